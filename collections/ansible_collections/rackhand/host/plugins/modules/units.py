@@ -1,0 +1,147 @@
+#!/usr/bin/python
+# Copyright: the Rackhand founders
+"""Bring a list of systemd units to their state in one call."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: units
+short_description: Bring a list of systemd units to their state in one call
+description:
+  - Enables or disables, starts, stops, restarts or reloads units, in the order given.
+  - Asks systemd to read its files again when systemd itself says that one is out of date.
+  - When a unit does not come up, its last journal lines are part of the message.
+options:
+  units:
+    description:
+      - Entries with C(name), optional C(enabled) and optional C(state), one of C(started),
+        C(stopped), C(restarted), C(reloaded).
+    type: list
+    elements: dict
+    required: true
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+author: [The Rackhand founders]
+"""
+
+EXAMPLES = r"""
+- name: nginx is enabled and running
+  rackhand.host.units:
+    units:
+      - {name: nginx.service, enabled: true, state: started}
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be.
+  returned: always
+  type: list
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+RUNNING = {"active", "activating", "reloading"}
+ENABLED = {"enabled", "enabled-runtime", "static", "alias", "indirect", "generated"}
+STATES = {"started", "stopped", "restarted", "reloaded", None}
+JOURNAL_LINES = 20
+
+
+class Units:
+    """Compare wanted units with systemd's view and close the gap."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.actions: list[str] = []
+
+    def show(self, names: list[str]) -> dict[str, dict[str, str]]:
+        """Properties per unit, from one call of systemctl."""
+        _, out, _ = self.module.run_command(
+            ["systemctl", "show", "--property", PROPERTIES, *names], check_rc=True
+        )
+        blocks = [
+            dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            for block in out.strip().split("\n\n")
+        ]
+        return dict(zip(names, blocks, strict=False))
+
+    def act(self, *command: str) -> None:
+        """Run one systemctl verb, or only record it in check mode."""
+        self.actions.append("systemctl " + " ".join(command))
+        if self.module.check_mode:
+            return
+        code, out, err = self.module.run_command(["systemctl", *command])
+        if code != 0:
+            self.fail(command, (err or out).strip())
+
+    def fail(self, command: tuple[str, ...], why: str) -> None:
+        _, journal, _ = self.module.run_command(
+            ["journalctl", "--no-pager", "-o", "cat", "-n", str(JOURNAL_LINES), "-u", command[-1]]
+        )
+        self.module.fail_json(
+            msg=f"`systemctl {' '.join(command)}` failed: {why}\n"
+            f"Last lines of its journal (`journalctl -u {command[-1]}`):\n{journal.strip()}",
+            actions=self.actions,
+        )
+
+    def ensure(self, units: list[dict[str, Any]]) -> None:
+        """Bring every unit to its state."""
+        names = [unit["name"] for unit in units]
+        current = self.show(names)
+        if any(state.get("NeedDaemonReload") == "yes" for state in current.values()):
+            self.act("daemon-reload")
+            current = self.show(names) if not self.module.check_mode else current
+        for unit in units:
+            self.ensure_file_state(unit, current[unit["name"]])
+        for unit in units:
+            self.ensure_active_state(unit, current[unit["name"]])
+
+    def ensure_file_state(self, unit: dict[str, Any], current: dict[str, str]) -> None:
+        wanted, state = unit.get("enabled"), current.get("UnitFileState", "")
+        if wanted is None:
+            return
+        if wanted and state.startswith("masked"):
+            self.act("unmask", unit["name"])
+            state = ""
+        if wanted and state not in ENABLED:
+            self.act("enable", unit["name"])
+        elif not wanted and state in {"enabled", "enabled-runtime"}:
+            self.act("disable", unit["name"])
+
+    def ensure_active_state(self, unit: dict[str, Any], current: dict[str, str]) -> None:
+        wanted, running = unit.get("state"), current.get("ActiveState") in RUNNING
+        if wanted == "started" and not running:
+            self.act("start", unit["name"])
+        elif wanted == "stopped" and running:
+            self.act("stop", unit["name"])
+        elif wanted == "restarted":
+            self.act("restart", unit["name"])
+        elif wanted == "reloaded":
+            self.act("reload-or-restart", unit["name"])
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={"units": {"type": "list", "elements": "dict", "required": True}},
+        supports_check_mode=True,
+    )
+    wanted = module.params["units"]
+    for unit in wanted:
+        unknown = set(unit) - {"name", "enabled", "state"}
+        if unknown or "name" not in unit or unit.get("state") not in STATES:
+            module.fail_json(msg=f"units: {unit} is not a unit with name, enabled, state")
+    units = Units(module)
+    if wanted:
+        units.ensure(wanted)
+    after = "".join(f"{action}\n" for action in units.actions)
+    module.exit_json(
+        changed=bool(units.actions), actions=units.actions, diff={"before": "", "after": after}
+    )
+
+
+if __name__ == "__main__":
+    main()
