@@ -1,0 +1,49 @@
+# Every target makes the control machine ready first; with nothing to do that costs 0.1 s.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+HOSTS ?= 1
+LAB ?= lab
+IMAGE ?= bookworm
+PYTEST_ARGS ?=
+
+bin := .venv/bin
+ansible_paths := playbooks roles collections molecule inventories/example inventories/fleet
+
+.PHONY: help environment test-environment demo test test-long lint bench lab-up lab-down
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+environment: ## Install missing system packages and .venv from the lock
+	@$(PYTHON) scripts/bootstrap.py
+
+test-environment:
+	@$(PYTHON) scripts/bootstrap.py tests
+
+demo: environment ## From nothing to a streamed reply on a lab host
+	@$(bin)/ops demo
+
+test: test-environment ## Every test but the long ones: unit, app, contract, lab
+	@$(bin)/pytest -m "not long and not bench" $(PYTEST_ARGS)
+
+test-long: test-environment ## The long matrices; writes docs/results/
+	@$(bin)/pytest -m long $(PYTEST_ARGS)
+
+lint: test-environment ## ruff, mypy, yamllint, ansible-lint, shellcheck
+	@$(bin)/ruff check
+	@$(bin)/ruff format --check
+	@$(bin)/mypy
+	@$(bin)/yamllint --strict .
+	@PATH="$(CURDIR)/$(bin):$$PATH" ansible-lint --offline --strict $(wildcard $(ansible_paths))
+	@git grep -lE '^#!.*\b(ba)?sh\b' | xargs --no-run-if-empty shellcheck
+
+bench: test-environment ## Benchmarks as ratios; writes docs/results/
+	@$(bin)/pytest -m bench tests/bench $(PYTEST_ARGS)
+
+lab-up: environment ## Boot lab hosts (HOSTS=1 IMAGE=bookworm LAB=lab)
+	@$(bin)/ops lab up --name $(LAB) --hosts $(HOSTS) --image $(IMAGE)
+
+lab-down: environment ## End the lab and leave nothing of it (LAB=lab)
+	@$(bin)/ops lab down --name $(LAB)

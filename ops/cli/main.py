@@ -1,0 +1,109 @@
+"""The root of the `ops` command: global options, lazily loaded groups, errors for people."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ops.errors import OpsError
+
+DEBUG_VARIABLE = "OPS_DEBUG"
+
+
+class Entry(NamedTuple):
+    """A command or group of `ops`, named without importing it."""
+
+    module: str
+    help: str
+    hidden: bool = False
+
+
+COMMANDS = {
+    "provision": Entry("ops.cli.provision", "Bring the hosts of an inventory to what it says."),
+    "verify": Entry("ops.cli.verify", "Prove that the hosts are what the inventory says."),
+    "status": Entry("ops.cli.status", "Show hosts, models, slots and units."),
+    "lab": Entry("ops.cli.lab", "Boot and end a rehearsal fleet on this machine."),
+    "demo": Entry("ops.cli.demo", "From nothing to a streamed reply in the lab.", hidden=True),
+}
+"""Each module holds `app`, a Typer. Help reads this table; a module is imported when its
+command runs, which keeps `ops --help` quick."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, entry in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=entry.help, hidden=entry.hidden))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command that the arguments name."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            command = typer.main.get_command(import_module(COMMANDS[name].module).app)
+            command.name = name
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    rich_markup_mode=None,  # plain help: Rich's panels would cost 120 ms at every --help
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms that help does not need
+
+        typer.echo(f"ops {version('rackhand')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Operate an AI-agent stack on your own GPU servers."""
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+def main() -> None:
+    """Run `ops`; an OpsError becomes its message, place and cure, and its exit code."""
+    try:
+        app()
+    except OpsError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        print_error(error)
+        sys.exit(error.exit_code)
+
+
+def print_error(error: OpsError) -> None:
+    """Print an error for a person on standard error; colours only on a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - only a failing command pays for it
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    first, *rest = str(error).splitlines()
+    console.print("error:", style="bold red", end=" ")
+    console.print(first, markup=False)
+    for line in rest:
+        console.print(line, markup=False)
+
+
+if __name__ == "__main__":
+    main()
