@@ -37,11 +37,9 @@ def main(arguments: list[str]) -> int:
             f"Python {sys.version.split()[0]} is too old: Rackhand needs 3.11 or newer",
             "use Debian 12 or Ubuntu 24.04, or run: make PYTHON=/path/to/python3.11",
         )
-    packages = CONTROL_PACKAGES + LAB_PACKAGES
-    if "tests" in arguments:
-        packages += TEST_PACKAGES
+    for_tests = TEST_PACKAGES if "tests" in arguments else ()
     try:
-        missing = missing_packages(packages)
+        missing = missing_packages((*CONTROL_PACKAGES, *LAB_PACKAGES, *for_tests))
         if missing:
             install_packages(missing)
         if not environment_is_current():
