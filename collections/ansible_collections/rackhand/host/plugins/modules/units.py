@@ -16,6 +16,8 @@ options:
     description:
       - Entries with C(name), optional C(enabled) and optional C(state), one of C(started),
         C(stopped), C(restarted), C(reloaded).
+      - C(restart_after) lists paths; a running unit whose process started before one of them changed
+        is restarted. Unlike a handler this survives a run that died in between.
     type: list
     elements: dict
     required: true
@@ -30,6 +32,7 @@ EXAMPLES = r"""
   rackhand.host.units:
     units:
       - {name: nginx.service, enabled: true, state: started}
+      - {name: app.service, enabled: true, state: started, restart_after: [/etc/app/config.yml]}
 """
 
 RETURN = r"""
@@ -39,15 +42,33 @@ actions:
   type: list
 """
 
+import os
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+PROPERTIES = (
+    "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic"
+)
 RUNNING = {"active", "activating", "reloading"}
 ENABLED = {"enabled", "enabled-runtime", "static", "alias", "indirect", "generated"}
 STATES = {"started", "stopped", "restarted", "reloaded", None}
 JOURNAL_LINES = 20
+KEYS = {"name", "enabled", "state", "restart_after"}
+
+
+def started_before(current: dict[str, str], paths: list[str]) -> bool:
+    """Whether a unit's process is older than the last change of one of the paths.
+
+    systemd tells the start on the monotonic clock (microseconds); it is carried over to the wall
+    clock that file times are in.
+    """
+    monotonic = int(current.get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+    if not monotonic:
+        return False
+    started = time.time() - (time.clock_gettime(time.CLOCK_MONOTONIC) - monotonic)
+    return any(os.lstat(path).st_mtime > started for path in paths if os.path.lexists(path))
 
 
 class Units:
@@ -115,6 +136,8 @@ class Units:
         wanted, running = unit.get("state"), current.get("ActiveState") in RUNNING
         if wanted == "started" and not running:
             self.act("start", unit["name"])
+        elif wanted == "started" and started_before(current, unit.get("restart_after") or []):
+            self.act("restart", unit["name"])
         elif wanted == "stopped" and running:
             self.act("stop", unit["name"])
         elif wanted == "restarted":
@@ -131,9 +154,9 @@ def main() -> None:
     )
     wanted = module.params["units"]
     for unit in wanted:
-        unknown = set(unit) - {"name", "enabled", "state"}
+        unknown = set(unit) - KEYS
         if unknown or "name" not in unit or unit.get("state") not in STATES:
-            module.fail_json(msg=f"units: {unit} is not a unit with name, enabled, state")
+            module.fail_json(msg=f"units: {unit} has other keys than {sorted(KEYS)}")
     units = Units(module)
     if wanted:
         units.ensure(wanted)

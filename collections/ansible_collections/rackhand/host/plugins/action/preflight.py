@@ -1,0 +1,172 @@
+# Copyright: the Rackhand founders
+"""Judge a host's survey before anything on it changes; one report, for people and machines."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+GIB = 2**30
+SUPPORTED = {("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")}
+#: Weights pass through memory on their way to the GPU (mission A2).
+MEMORY_PER_WEIGHTS = 1.5
+CLOCK_WARN_S, CLOCK_FAIL_S = 5, 60
+
+Finding = dict[str, str]
+
+
+def finding(level: str, name: str, what: str, cure: str = "") -> Finding:
+    """One line of the report; level is ok, warn or fail."""
+    return {"level": level, "check": name, "what": what, "cure": cure}
+
+
+class ActionModule(ActionBase):
+    """Survey, judge, report."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the survey and its judgement; fails when a finding does."""
+        super().run(tmp, task_vars)
+        del tmp
+        args = self._task.args
+        asked = time.time()
+        result: dict[str, Any] = self._execute_module(
+            module_name="rackhand.host.survey",
+            module_args={
+                "disks": [d["path"] for d in args["disks"]],
+                "names": args["names"],
+            },
+            task_vars=task_vars,
+        )
+        if result.get("failed"):
+            return result
+        survey = result["survey"]
+        survey["clock_offset"] = offset(survey["time"], asked, time.time())
+        findings = list(judge(survey, args))
+        host = str((task_vars or {})["inventory_hostname"])
+        write_report(args.get("report"), host, survey, findings)
+        failed = [f for f in findings if f["level"] == "fail"]
+        text = "\n".join(line(f) for f in findings if f["level"] != "ok") or "sound"
+        head = f"{host}: {len(failed)} problem(s); nothing was changed.\n" if failed else ""
+        return {
+            "changed": False,
+            "failed": bool(failed),
+            "msg": head + text,
+            "findings": findings,
+            "ansible_facts": {"fleet_host_gpus": survey["gpus"]},
+        }
+
+
+def offset(there: float, before: float, after: float) -> float:
+    """Seconds by which the host's clock is outside of the call's own span; 0 when inside."""
+    return there - after if there > after else min(0.0, there - before)
+
+
+def line(f: Finding) -> str:
+    """A finding as a person reads it."""
+    return f"[{f['level']}] {f['check']}: {f['what']}" + (f" Cure: {f['cure']}." if f["cure"] else "")
+
+
+def judge(survey: dict[str, Any], args: dict[str, Any]) -> Iterator[Finding]:
+    """All findings about one host, in the order a person would ask."""
+    yield judge_system(survey)
+    yield from judge_disks(survey, args["disks"])
+    yield judge_memory(survey, float(args["weights_gb"]))
+    yield from judge_ports(survey["listeners"], args["ports"])
+    yield from judge_names(survey["names"], bool(args["names_required"]))
+    yield judge_clock(survey["clock_offset"])
+    yield judge_gpus(survey, int(args["gpus_wanted"]))
+
+
+def judge_system(survey: dict[str, Any]) -> Finding:
+    """The distribution and its release."""
+    release = survey["os"]
+    text = f"{release.get('PRETTY_NAME', 'unknown')}, kernel {survey['kernel']}"
+    if not survey["systemd"]:
+        return finding("fail", "system", f"{text}, not booted with systemd", "boot with systemd")
+    if (release.get("ID", ""), release.get("VERSION_ID", "")) in SUPPORTED:
+        return finding("ok", "system", text)
+    names = ", ".join(" ".join(pair) for pair in sorted(SUPPORTED))
+    return finding("fail", "system", f"{text} is not supported", f"use one of {names}")
+
+
+def judge_disks(survey: dict[str, Any], wanted: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Free space where the weights and the rest go."""
+    for rule, found in zip(wanted, survey["disks"], strict=True):
+        free, need = found["free"] / GIB, float(rule["free_gb"])
+        text = f"{found['path']} has {free:.1f} GiB free, {need:.1f} wanted"
+        if free >= need:
+            yield finding("ok", "disk", text)
+        else:
+            cure = f"free or add space for {found['path']}, or lower {rule['variable']}"
+            yield finding("fail", "disk", text, cure)
+
+
+def judge_memory(survey: dict[str, Any], weights_gb: float) -> Finding:
+    """System memory against the largest model's weights."""
+    have, need = survey["memory"] / GIB, weights_gb * MEMORY_PER_WEIGHTS
+    text = f"{have:.1f} GiB, {need:.1f} wanted for weights of {weights_gb:.1f} GiB"
+    if have >= need:
+        return finding("ok", "memory", text)
+    return finding("fail", "memory", text, "add memory or choose a smaller model")
+
+
+def judge_ports(listeners: dict[str, str], wanted: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Ports that Rackhand needs, held by something else."""
+    for rule in wanted:
+        holder = listeners.get(str(rule["port"]))
+        if holder is None or fnmatch.fnmatch(holder, rule["unit"]):
+            continue
+        yield finding(
+            "fail", "port", f"{rule['port']} is taken by {holder}; {rule['unit']} needs it",
+            f"stop {holder} or move {rule['variable']}",
+        )  # fmt: skip
+
+
+def judge_names(names: dict[str, list[str]], required: bool) -> Iterator[Finding]:
+    """DNS of the names that the edge answers to."""
+    for name, addresses in names.items():
+        if addresses:
+            yield finding("ok", "dns", f"{name} is {', '.join(addresses)}")
+        else:
+            yield finding(
+                "fail" if required else "warn", "dns", f"{name} does not resolve on this host",
+                f"add an A or AAAA record for {name}",
+            )  # fmt: skip
+
+
+def judge_clock(offset_s: float) -> Finding:
+    """The clock against the control machine's; TLS and tokens depend on it."""
+    text = f"{offset_s:+.1f} s from the control machine"
+    if abs(offset_s) < CLOCK_WARN_S:
+        return finding("ok", "clock", text)
+    level = "warn" if abs(offset_s) < CLOCK_FAIL_S else "fail"
+    return finding(level, "clock", text, "set the time, and let NTP keep it")
+
+
+def judge_gpus(survey: dict[str, Any], wanted: int) -> Finding:
+    """GPUs on the bus against those that the inventory pins."""
+    text = f"{survey['gpus']} on the bus, {wanted} named by the inventory"
+    if survey["gpus"] >= wanted:
+        return finding("ok", "gpus", text)
+    return finding("fail", "gpus", text, "seat the missing ones, or correct models[].gpus")
+
+
+def write_report(
+    folder: str | None, host: str, survey: dict[str, Any], findings: list[Finding]
+) -> None:
+    """The machine-readable report, one file per host, on the control machine."""
+    if not folder:
+        return
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"host": host, "findings": findings, "survey": survey}, indent=1)
+    (path / f"{host}.json").write_text(content + "\n", encoding="utf-8")

@@ -1,0 +1,153 @@
+#!/usr/bin/python
+# Copyright: the Rackhand founders
+"""What a host is and has, as preflight needs to know it; changes nothing."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: survey
+short_description: What a host is and has, as preflight needs to know it
+description: Reads C(/proc), C(/sys) and the resolver in one call; the action plugin C(preflight) judges it.
+options:
+  disks: {type: list, elements: str, default: [], description: Paths whose file system is measured.}
+  names: {type: list, elements: str, default: [], description: DNS names to resolve.}
+attributes:
+  check_mode: {support: full}
+author: [The Rackhand founders]
+"""
+
+RETURN = r"""
+survey:
+  description: The findings; sizes in bytes, time in seconds since the epoch.
+  returned: always
+  type: dict
+"""
+
+import glob
+import os
+import platform
+import re
+import shutil
+import socket
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+LISTEN = "0A"  # TCP state in /proc/net/tcp
+
+
+def read(path: str) -> str:
+    """A file's text, or nothing."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def os_release() -> dict[str, str]:
+    """The fields of /etc/os-release."""
+    pairs = re.findall(r'^([A-Z_]+)="?([^"\n]*)"?$', read("/etc/os-release"), re.M)
+    return dict(pairs)
+
+
+def memory_bytes() -> int:
+    """Installed memory."""
+    found = re.search(r"MemTotal:\s+(\d+) kB", read("/proc/meminfo"))
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def disk(path: str) -> dict[str, Any]:
+    """Size and free space of the file system that a path is, or will be, on."""
+    existing = path
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    usage = shutil.disk_usage(existing)
+    return {"path": path, "total": usage.total, "free": usage.free}
+
+
+def listening() -> dict[str, str]:
+    """Socket inode to port of every TCP listener."""
+    found = {}
+    for line in (read("/proc/net/tcp") + read("/proc/net/tcp6")).splitlines():
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == LISTEN:
+            found[fields[9]] = str(int(fields[1].rsplit(":", 1)[1], 16))
+    return found
+
+
+def listeners() -> dict[str, str]:
+    """Port to the systemd unit (or process name) that listens on it."""
+    inodes, found = listening(), {}
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        port = inodes.get(target[8:-1]) if target.startswith("socket:[") else None
+        if port and port not in found:
+            found[port] = owner(link.split("/")[2])
+    return {port: found.get(port, "unknown") for port in inodes.values()}
+
+
+def owner(pid: str) -> str:
+    """The unit a process belongs to, else its name."""
+    units = re.findall(r"/([^/\n]+\.service)", read(f"/proc/{pid}/cgroup"))
+    return units[-1] if units else read(f"/proc/{pid}/comm").strip()
+
+
+def resolve(name: str) -> list[str]:
+    """Addresses of a name, empty when it has none."""
+    try:
+        return sorted({str(info[4][0]) for info in socket.getaddrinfo(name, None)})
+    except OSError:
+        return []
+
+
+def secure_boot() -> bool:
+    """Whether the firmware enforces Secure Boot (the variable's fifth byte is 1)."""
+    for path in glob.glob("/sys/firmware/efi/efivars/SecureBoot-*"):
+        with open(path, "rb") as stream:
+            return stream.read()[4:5] == b"\x01"
+    return False
+
+
+def nvidia_gpus() -> int:
+    """NVIDIA display and 3D controllers on the PCI bus (vendor 10de, class 03xx)."""
+    devices = glob.glob("/sys/bus/pci/devices/*")
+    return sum(
+        read(f"{d}/vendor").strip() == "0x10de" and read(f"{d}/class").startswith("0x03")
+        for d in devices
+    )
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "disks": {"type": "list", "elements": "str", "default": []},
+            "names": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    survey = {
+        "os": os_release(),
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "memory": memory_bytes(),
+        "cpus": os.cpu_count(),
+        "disks": [disk(path) for path in module.params["disks"]],
+        "listeners": listeners(),
+        "names": {name: resolve(name) for name in module.params["names"]},
+        "time": time.time(),
+        "secure_boot": secure_boot(),
+        "gpus": nvidia_gpus(),
+    }
+    module.exit_json(changed=False, survey=survey)
+
+
+if __name__ == "__main__":
+    main()
