@@ -63,7 +63,7 @@ app = typer.Typer(
 def print_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - 20 ms that help does not need
+        from importlib.metadata import version  # 20 ms that help does not need
 
         typer.echo(f"ops {version('rackhand')}")
         raise typer.Exit
@@ -95,7 +95,7 @@ def main() -> None:
 
 def print_error(error: OpsError) -> None:
     """Print an error for a person on standard error; colours only on a terminal."""
-    from rich.console import Console  # noqa: PLC0415 - only a failing command pays for it
+    from rich.console import Console  # only a failing command pays for it
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     first, *rest = str(error).splitlines()
