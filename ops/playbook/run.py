@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -55,7 +57,10 @@ def run_playbook(
             playbook=str(playbook.resolve()),
             inventory=str(inventory.resolve()),
             cmdline=shlex.join(arguments),
-            envvars={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            envvars={
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            },
             event_handler=handle,
             quiet=True,
         )
