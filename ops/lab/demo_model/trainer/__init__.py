@@ -1,0 +1,1 @@
+"""The demo model's trainer; it runs with the engine environment's Python."""
