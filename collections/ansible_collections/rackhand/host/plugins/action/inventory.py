@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,15 @@ class ActionModule(ActionBase):
         groups = {name: list(hosts) for name, hosts in variables["groups"].items()}
         problems: list[Problem] = []
         for host in groups["all"]:
-            values = variables["hostvars"][host]
-            names = set(variables["hostvars"].raw_get(host))
-            problems += unknown_names(host, names, specs)
-            for role in roles_of(host, playbook, groups):
-                problems += wrong_values(host, names, values, specs.get(role, {}))
-        if not problems:
-            problems = check_fleet(groups, variables["hostvars"])
-        return report(merge(problems), len(groups["all"]))
+            raw = variables["hostvars"].raw_get(host)
+            problems += unknown_names(host, set(raw), specs)
+            templar = self._templar.copy_with_new_env(
+                available_variables={**raw, "hostvars": variables["hostvars"]}
+            )
+            for role in ["preflight", *roles_of(host, playbook, groups)]:
+                problems += wrong_values(host, raw, templar, specs.get(role, {}))
+        problems = fleet_problems(groups, variables["hostvars"], problems) + problems
+        return report(merge(without_echoes(problems)), len(groups["all"]))
 
 
 SPEC_GLOB = "*/meta/argument_specs.yml"
@@ -84,21 +86,22 @@ def unknown_names(host: str, names: set[str], specs: dict[str, Spec]) -> list[Pr
         if name.startswith((*FREE_PREFIXES, "__")):
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        cure = f"did you mean `{near[0]}`?" if near else "remove it, or name your own `site_*`"
+        cure = f"write `{near[0]}` if that is meant" if near else "remove it, or name your own `site_*`"
         problems.append(Problem(name, host, "no role knows this variable", cure))
     return problems
 
 
-def wrong_values(host: str, names: set[str], values: Any, spec: Spec) -> list[Problem]:
+def wrong_values(host: str, raw: dict[str, Any], templar: Any, spec: Spec) -> list[Problem]:
     """Values that a role's argument specification refuses, and required ones that are missing."""
     given: dict[str, Any] = {}
     problems: list[Problem] = []
-    for name in sorted(names & set(spec)):
+    for name in sorted(set(raw) & set(spec)):
         try:
-            given[name] = values[name]
+            given[name] = templar.template(raw[name])
         except Exception as error:  # any templating failure is the reader's to mend
-            problems.append(Problem(name, host, f"cannot be worked out: {error}", "set it"))
-    required = {n for n, o in spec.items() if o.get("required") and n not in names}
+            cause = str(error).splitlines()[0]
+            problems.append(Problem(name, host, f"cannot be worked out: {cause}", "correct it"))
+    required = {n for n, o in spec.items() if o.get("required") and n not in raw}
     problems += [Problem(n, host, "required and missing", wanted(spec[n])) for n in required]
     for name, value in given.items():
         rules = {**spec[name], "required": False}
@@ -109,12 +112,40 @@ def wrong_values(host: str, names: set[str], values: Any, spec: Spec) -> list[Pr
     return problems
 
 
+def fleet_problems(
+    groups: dict[str, list[str]], hostvars: Any, known: list[Problem]
+) -> list[Problem]:
+    """Problems of the fleet as a whole; rules that wrong types make unanswerable are left out."""
+    try:
+        return check_fleet(groups, hostvars)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        if not known:
+            raise
+        return []
+
+
+def without_echoes(problems: list[Problem]) -> list[Problem]:
+    """Leave out values that cannot be worked out only because of another problem."""
+    named = {problem.name for problem in problems}
+    kept, causes = [], set()
+    for problem in problems:
+        undefined = re.search(r"cannot be worked out: .*'(\w+)' is undefined", problem.what)
+        cause = undefined.group(1) if undefined else ""
+        if cause and (cause in named or (problem.host, cause) in causes):
+            continue
+        causes.add((problem.host, cause))
+        kept.append(problem)
+    return kept
+
+
 def wanted(option: dict[str, Any]) -> str:
     """What an option takes, from its specification."""
     description = option.get("description", "")
     text = description[0] if isinstance(description, list) else str(description)
     choices = f", one of {option['choices']}" if option.get("choices") else ""
-    return f"give it a {option.get('type', 'str')}{choices}: {text}".rstrip(": ")
+    kind = option.get("elements", "str") if option.get("type") == "list" else ""
+    name = option.get("type", "str") + (f" of {kind}" if kind else "")
+    return f"write a value of type {name}{choices} ({text.rstrip('.')})"
 
 
 def merge(problems: list[Problem]) -> list[Problem]:

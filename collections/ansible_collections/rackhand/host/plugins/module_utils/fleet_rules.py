@@ -29,7 +29,7 @@ class Problem:
     def __str__(self) -> str:
         """The line a person reads."""
         place = f" (host {self.host})" if self.host else ""
-        return f"{self.name}{place}: {self.what}. Cure: {self.cure}."
+        return f"{self.name}{place}: {self.what.rstrip('.')}. Cure: {self.cure.rstrip('.')}."
 
 
 def check_fleet(groups: Mapping[str, list[str]], hostvars: Mapping[str, Any]) -> list[Problem]:
