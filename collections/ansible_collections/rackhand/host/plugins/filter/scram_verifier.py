@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 name: scram_verifier
 short_description: PostgreSQL's SCRAM-SHA-256 verifier of a password
 description:
-  - Gives what PostgreSQL keeps in C(pg_authid.rolpassword), so that no clear password reaches the host.
+  - Gives what PostgreSQL keeps in C(pg_authid.rolpassword); no clear password reaches the host.
   - The salt is derived from password and role; the same input gives the same verifier, and a second
     run has nothing to change.
 positional: role

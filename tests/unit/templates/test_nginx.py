@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleError
+from rendering import BOOKWORM, JAMMY, TRIXIE, Role
+
+SITE = "host/etc/nginx/edge.d/site.conf.j2"
+
+
+def edge(facts: dict[str, str] = BOOKWORM, **variables: Any) -> str:
+    variables = {
+        "nginx_server_names": ["agent.test"],
+        "nginx_backends": ["10.0.0.1:8200", "10.0.0.2:8200"],
+    } | variables
+    return Role("nginx", facts, **variables).render(SITE)
+
+
+def location(site: str, path: str) -> str:
+    found = re.search(rf"location = {re.escape(path)} {{\n(.*?)\n    }}", site, re.DOTALL)
+    assert found, f"no location {path} in\n{site}"
+    return found[1]
+
+
+def test_streams_are_unbuffered_and_other_answers_are_not() -> None:
+    site = edge()
+    assert "proxy_buffering off;" in location(site, "/chat")
+    assert "proxy_buffering off;" in location(site, "/v1/chat/completions")
+    assert "proxy_buffering" not in location(site, "/v1/models")
+
+
+def test_every_location_is_exact_and_the_rest_is_not_found() -> None:
+    https = edge().split("server {")[-1]
+    open_ended = re.findall(r"location (?!=)(.+) {\n(?:\s+internal;\n)?\s+(.+)", https)
+    assert ("/", "return 404;") in open_ended
+    assert {name for name, _ in open_ended} == {"/", "@refused"}
+
+
+def test_no_location_has_a_header_of_its_own_that_would_drop_the_servers() -> None:
+    site = edge()
+    for path in ("/chat", "/v1/models", "/health"):
+        assert "add_header" not in location(site, path)
+
+
+def test_limits_are_those_of_the_variables() -> None:
+    site = edge(nginx_requests_per_second=3, nginx_request_burst=5, nginx_connections=7)
+    assert "rate=3r/s;" in site
+    assert "burst=5 nodelay;" in site
+    assert "limit_conn edge_connections 7;" in site
+
+
+def test_http2_is_asked_for_in_the_way_that_the_hosts_nginx_knows() -> None:
+    assert "listen 443 ssl http2;" in edge(BOOKWORM)
+    assert "http2 on;" not in edge(BOOKWORM)
+    assert "http2 on;" in edge(TRIXIE)
+    assert "listen 443 ssl;" in edge(TRIXIE)
+
+
+def test_an_old_nginx_closes_on_unknown_names_instead_of_refusing_the_handshake() -> None:
+    assert "ssl_reject_handshake on;" in edge(BOOKWORM)
+    assert "ssl_reject_handshake" not in edge(JAMMY)
+
+
+def test_backends_over_tls_are_verified() -> None:
+    site = edge(nginx_backend_tls_enabled=True, nginx_backend_tls_name="agent-app")
+    assert "proxy_ssl_verify on;" in site
+    assert "proxy_ssl_name agent-app;" in site
+    assert "proxy_pass http://" not in site
+
+
+@pytest.mark.parametrize("empty", ["nginx_server_names", "nginx_backends"])
+def test_an_edge_without_its_inventory_says_which_variable_is_empty(empty: str) -> None:
+    with pytest.raises(AnsibleError, match=f"{empty} is empty"):
+        edge(**{empty: []})
+
+
+def test_the_access_log_keeps_no_query_string_and_no_credentials() -> None:
+    log = Role("nginx", BOOKWORM).render("host/etc/nginx/nginx.conf.j2")
+    log = log[log.index("log_format") : log.index("access_log")]
+    for leak in ("$request ", '$request"', "$request_uri", "$args", "$http_authorization"):
+        assert leak not in log
+
+
+def test_only_a_sane_request_id_of_a_client_is_taken() -> None:
+    text = Role("nginx", BOOKWORM).render("host/etc/nginx/nginx.conf.j2")
+    found = re.search(r'"~(\^\S+\$)"\s+\$http_x_request_id', text)
+    assert found
+    pattern = re.compile(found[1])
+    assert pattern.match("0123-abc_DEF.9")
+    for bad in ("short", "x" * 65, "with space", 'quote"quote', "line\nbreak"):
+        assert not pattern.match(bad)
