@@ -1,0 +1,91 @@
+"""The lab's inventory: an ordinary one, as a person would write it for these hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ops.lab import demo_model, environment, outside, wheelhouse
+from ops.lab.fleet_plan import ACME_NAME, DOMAIN, LabPlan
+from ops.lab.paths import write_atomically
+
+HEADER = "# Written by `ops lab up`; it writes this file anew whenever the lab changes.\n---\n"
+MAX_MODEL_LEN = 2048  # tokens; the demo model's dialogues are short, and memory is shared
+
+
+def write(plan: LabPlan, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Write the lab's inventory; for an unchanged lab the files stay as they are.
+
+    Args:
+        plan: The lab.
+        say: Told what goes on: the demo model is trained where it misses.
+
+    Returns:
+        The inventory's folder.
+    """
+    folder = plan.paths.inventory
+    model = demo_model.ensure(progress=say)
+    files = {"hosts.yml": hosts(plan), "group_vars/all.yml": variables(plan, model)}
+    for name, content in files.items():
+        text = HEADER + yaml.safe_dump(content, sort_keys=False, width=100)
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            write_atomically(path, text)
+    return folder
+
+
+def hosts(plan: LabPlan) -> dict[str, Any]:
+    """Hosts with their addresses, and the groups they are in."""
+    addresses = {
+        node: {"ansible_host": plan.address(node), "private_address": plan.address(node)}
+        for node in plan.nodes
+    }
+    groups: dict[str, Any] = {
+        group: {"hosts": {member: {} for member in members}}
+        for group, members in plan.groups().items()
+    }
+    return {"all": {"hosts": addresses, "children": groups}}
+
+
+def variables(plan: LabPlan, model: Path) -> dict[str, Any]:
+    """What holds for every host of the lab."""
+    ssh = f"-o UserKnownHostsFile={plan.paths.known_hosts} -o StrictHostKeyChecking=yes"
+    return {
+        "ansible_user": "root",
+        "ansible_ssh_private_key_file": str(plan.paths.private_key),
+        "ansible_ssh_common_args": f"{ssh} -o IdentitiesOnly=yes",
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "domain": DOMAIN,
+        "models": [
+            {
+                "name": "demo",
+                "source": f"file://{model}",
+                "revision": model.name,
+                "max_model_len": MAX_MODEL_LEN,
+                "tool_call_parser": "hermes",
+                "gpus": [],
+                "tensor_parallel": 1,
+                "gpu_memory_utilization": 0.90,
+                "extra_args": [],
+            }
+        ],
+        "engine_accelerator": "cpu",
+        "engine_environment": environment.NAME,
+        "engine_cpu_kvcache_gb": 1,
+        "agent_app_find_links": [wheelhouse.HOME],
+        "certbot_email": f"operator@{DOMAIN}",
+        "certbot_acme_directory_url": f"https://{ACME_NAME}:{outside.ACME_PORT}/dir",
+        "certbot_acme_ca_file": str(plan.paths.authority / outside.CA_FILE),
+    }
+
+
+def ssh_options(plan: LabPlan) -> list[str]:
+    """Options of `ssh` that reach this lab's hosts by their names and by nothing of the user's."""
+    return [
+        *("-F", "none", "-i", str(plan.paths.private_key), "-l", "root"),
+        *("-o", f"UserKnownHostsFile={plan.paths.known_hosts}"),
+        *("-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"),
+    ]
