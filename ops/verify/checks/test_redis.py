@@ -1,0 +1,64 @@
+"""What the two Redis instances promise."""
+
+from __future__ import annotations
+
+import pytest
+from testinfra.host import Host as Connection
+
+from ops.fleet import Fleet
+from ops.verify.probes import assert_access, assert_listens_only_at, assert_unit_runs
+
+GROUPS = ("data",)
+INSTANCES = (("cache", 6379), ("state", 6380))
+each_instance = pytest.mark.parametrize(("name", "port"), INSTANCES)
+
+
+def settings(host: Connection, name: str) -> dict[str, str]:
+    """Return the configuration file, after making sure that the process has read it."""
+    path, unit = f"/etc/redis/redis-{name}.conf", f"redis-server@{name}.service"
+    written = int(host.check_output("stat -c %%Y %s", path))
+    began = host.check_output("systemctl show -p ActiveEnterTimestampMonotonic --value %s", unit)
+    uptime = float(host.check_output("cat /proc/uptime").split()[0])
+    now = float(host.check_output("date +%s"))
+    started = now - uptime + int(began) / 1_000_000
+    assert started + 2 > written, f"{path} is newer than the running {unit}\ncure: restart it"
+    lines = host.check_output("cat %s", path).splitlines()
+    pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
+    return {pair[0]: pair[1].strip('"') if len(pair) > 1 else "" for pair in pairs}
+
+
+@each_instance
+def test_it_runs_and_comes_back_after_a_reboot(host: Connection, name: str, port: int) -> None:
+    assert_unit_runs(host, f"redis-server@{name}.service")
+
+
+@each_instance
+def test_it_listens_on_the_private_address_only(
+    host: Connection, name: str, port: int, address: str
+) -> None:
+    found = {a for a in ("127.0.0.1", address) if host.socket(f"tcp://{a}:{port}").is_listening}
+    assert address in found, f"port {port} is not open at {address}"
+    assert_listens_only_at(host, port, found)
+
+
+def test_the_cache_is_bounded_and_evicts_what_is_used_least(host: Connection) -> None:
+    found = settings(host, "cache")
+    assert found["maxmemory-policy"] == "allkeys-lru"
+    assert found["maxmemory"] not in ("", "0")
+    assert found["appendonly"] == "no"
+
+
+def test_the_state_is_never_evicted_and_is_on_disk(host: Connection) -> None:
+    found = settings(host, "state")
+    assert found["maxmemory-policy"] == "noeviction"
+    assert (found["appendonly"], found["appendfsync"]) == ("yes", "everysec")
+
+
+@each_instance
+def test_no_one_enters_without_a_password(
+    host: Connection, name: str, port: int, address: str, fleet: Fleet
+) -> None:
+    tls = "" if fleet.single else " --tls --cacert /etc/rackhand/tls/ca.crt"
+    answer = host.run(f"redis-cli -h {address} -p {port}{tls} get x")
+    assert "NOAUTH" in answer.stdout + answer.stderr, f"answered: {answer.stdout.strip()}"
+    assert_access(host, f"/etc/redis/{name}.acl", "root", "redis", 0o640)
