@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from ops.errors import OpsError
+from ops.lab import environment as engine
+from ops.lab.chamber import Chamber
 from ops.lab.image import find_image
 from ops.lab.locks import locked
 from ops.lab.paths import CACHE
@@ -19,7 +18,6 @@ HERE = Path(__file__).parent
 DIALOGUES = HERE / "dialogues.yml"
 KNOWLEDGE = HERE / "knowledge"
 MODELS = CACHE / "demo-model"
-TAIL = 12  # lines of the trainer that a person sees when it fails
 
 
 def content_key(environment: Path) -> str:
@@ -45,21 +43,16 @@ def content_key(environment: Path) -> str:
 
 
 def ensure(
-    environment: Path | None = None,
-    *,
-    image: Path | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None, *, environment: Path | None = None
 ) -> Path:
-    """Train the demo model unless it is there; about two minutes on two cores.
+    """Train the demo model unless it is there; about a minute on two cores.
 
     A run that was killed goes on at its last checkpoint. Training happens in the lab's base image,
     so that nothing of this machine has a part in it.
 
     Args:
-        environment: The engine environment, as it is mounted at `/opt/vllm/<name>` of a host;
-            the lab's own unless given.
-        image: Folder of the base image; Debian 12 of the lab unless given.
-        progress: Told what goes on, line by line.
+        progress: Told what goes on, for a person who waits.
+        environment: The engine environment; the lab's own unless given.
 
     Returns:
         The model's folder; its name is its content key.
@@ -68,65 +61,33 @@ def ensure(
         OpsError: Training failed; the message ends with the trainer's last words.
     """
     if environment is None:
-        from ops.lab.environment import ensure as ensure_environment
-
-        environment = ensure_environment(progress)
+        engine.ensure(progress)
+        environment = engine.folder()
     model = MODELS / content_key(environment)
-    if model.exists():
-        return model
-    image = image or find_image("bookworm").ensure(progress)
-    with locked(MODELS / f".{model.name}.lock"):
-        if not model.exists():
-            progress("training the demo model")
-            _train(model, environment, image, progress)
+    if not model.exists():
+        with locked(MODELS / f".{model.name}.lock"):
+            if not model.exists():
+                _train(model, environment, progress)
     return model
 
 
-def _train(model: Path, environment: Path, image: Path, progress: Callable[[str], None]) -> None:
+def _train(model: Path, environment: Path, progress: Callable[[str], None]) -> None:
+    image = find_image(engine.BUILDER)
+    image.ensure(progress)
+    progress("training the demo model (about a minute)")
     partial = MODELS / f".{model.name}.partial"
     partial.mkdir(exist_ok=True)
-    last: deque[str] = deque(maxlen=TAIL)
-    command = _command(environment, image, partial, name=f"demo-model-{model.name}")
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as trainer:
-        assert trainer.stdout is not None
-        for line in trainer.stdout:
-            last.append(line.rstrip())
-            progress(last[-1])
-    if trainer.returncode != 0:
-        raise OpsError(
-            "The demo model could not be trained:\n" + "\n".join(last),
-            place=str(partial),
-            cure=f"run it again, it goes on at its checkpoint; rm -r {partial} starts afresh",
-        )
+    chamber = Chamber(
+        image=image,
+        name=f"demo-model-{model.name}",
+        writable={"/training": partial},
+        readable={engine.HOME: environment, "/demo_model": HERE},
+    )
+    command = [
+        *(f"{engine.HOME}/bin/python", "-m", "trainer"),
+        *("/demo_model/dialogues.yml", "/demo_model/knowledge", "/training", "/training/model"),
+    ]
+    variables = {"PYTHONPATH": "/demo_model", "PYTHONDONTWRITEBYTECODE": "1"}
+    chamber.run(command, partial / "training.log", variables)
     (partial / "model").rename(model)
     shutil.rmtree(partial)
-
-
-def _command(environment: Path, image: Path, partial: Path, *, name: str) -> list[str]:
-    home = f"/opt/vllm/{environment.name}"
-    return [
-        "systemd-nspawn",
-        "--quiet",
-        "--register=no",
-        "--keep-unit",
-        "--as-pid2",
-        "--volatile=overlay",
-        "--private-network",
-        f"--machine={name}",
-        f"--directory={image}",
-        f"--bind-ro={environment}:{home}",
-        f"--bind-ro={HERE}:/demo_model",
-        f"--bind={partial}:/training",
-        "--chdir=/demo_model",
-        "--setenv=PYTHONDONTWRITEBYTECODE=1",
-        f"--setenv=PATH={os.defpath}",
-        f"{home}/bin/python",
-        "-m",
-        "trainer",
-        "dialogues.yml",
-        "knowledge",
-        "/training",
-        "/training/model",
-    ]
