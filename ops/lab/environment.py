@@ -29,12 +29,12 @@ cp -a /usr/lib/python3.11 $HOME_/python/lib/
 uv venv -q --python $HOME_/python/bin/python3.11 --allow-existing $HOME_
 uv pip install --python $HOME_/bin/python --require-hashes --no-deps --compile-bytecode \
   -r /run/lock.txt
-metadata=$HOME_/lib/python3.11/site-packages/vllm-0.32.0.dist-info
+metadata=$HOME_/lib/python3.11/site-packages/vllm-0.32.0+cpu.dist-info
 mkdir -p $metadata
 printf 'Metadata-Version: 2.1\\nName: vllm\\nVersion: 0.32.0+cpu\\n' > $metadata/METADATA
 printf 'rackhand\\n' > $metadata/INSTALLER
-printf 'vllm-0.32.0.dist-info/METADATA,,\\nvllm-0.32.0.dist-info/INSTALLER,,\\n\
-vllm-0.32.0.dist-info/RECORD,,\\n' > $metadata/RECORD
+printf 'vllm-0.32.0+cpu.dist-info/METADATA,,\\nvllm-0.32.0+cpu.dist-info/INSTALLER,,\\n\
+vllm-0.32.0+cpu.dist-info/RECORD,,\\n' > $metadata/RECORD
 $HOME_/bin/python -c 'import torch, vllm'
 """
 
