@@ -28,13 +28,26 @@ except OSError as error:
 """
 
 
+def ask(host: Connection, command: str, *arguments: str) -> str:
+    """Return a command's output; fail with its error stream where it fails.
+
+    Args:
+        host: where to run it.
+        command: with a `%s` for each argument.
+        arguments: quoted and put in.
+    """
+    result = host.run(command, *arguments)
+    assert result.rc == 0, result.stderr.strip() or f"status {result.rc}: {command}"
+    return str(result.stdout).strip()
+
+
 def assert_unit_runs(host: Connection, unit: str, *, enabled: bool = True) -> None:
     """Fail with the unit's last journal lines unless it is active and enabled."""
     shown = host.run("systemctl show -p ActiveState -p SubState -p UnitFileState %s", unit).stdout
     state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     journal = ""
     if state.get("ActiveState") != "active":
-        lines = host.run("journalctl -u %s -n %s --no-pager -o short-iso", unit, JOURNAL_LINES)
+        lines = host.run("journalctl -u %s -n %s --no-pager -o short-iso", unit, str(JOURNAL_LINES))
         journal = f"\nlast lines of its journal:\n{lines.stdout.strip()}"
     found = f"{state.get('ActiveState')} ({state.get('SubState')})"
     assert state.get("ActiveState") == "active", f"{unit} is {found}, not active{journal}"
@@ -49,7 +62,7 @@ def assert_unit_runs(host: Connection, unit: str, *, enabled: bool = True) -> No
 def listeners(host: Connection) -> set[tuple[str, int]]:
     """Return (address, port) of every listening TCP socket; `*` and `::` read as 0.0.0.0."""
     found = set()
-    for line in host.check_output("ss -Hltn").splitlines():
+    for line in ask(host, "ss -Hltn").splitlines():
         address, _, port = line.split()[3].rpartition(":")
         address = address.strip("[]").partition("%")[0]
         found.add(("0.0.0.0" if address in ("*", "::") else address, int(port)))  # noqa: S104

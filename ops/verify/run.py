@@ -49,7 +49,8 @@ class Plugin:
             outcome: Outcome = report.outcome
             message = ""
             if call.excinfo:
-                message = str(call.excinfo.value).strip() or call.excinfo.typename
+                said = str(call.excinfo.value).partition("\nassert ")[0]  # not pytest's own sum
+                message = said.strip() or call.excinfo.typename
             target: Host = item.callspec.params["target"]  # type: ignore[attr-defined]
             name = item.originalname or item.name  # type: ignore[attr-defined]
             result = Result(

@@ -8,7 +8,7 @@ import pytest
 from testinfra.host import Host as Connection
 
 from ops.fleet import Host
-from ops.verify.probes import assert_access, assert_listens_only_at, assert_unit_runs, http
+from ops.verify.probes import ask, assert_access, assert_listens_only_at, assert_unit_runs, http
 
 GROUPS = ("agent",)
 
@@ -57,11 +57,11 @@ def test_the_configuration_is_for_root_and_the_app(host: Connection) -> None:
 
 
 def test_the_running_release_is_the_current_one(host: Connection, numbers: range) -> None:
-    current = host.check_output("readlink -f /opt/agent_app/current")
+    current = ask(host, "readlink -f /opt/agent_app/current")
     assert current.startswith("/opt/agent_app/releases/"), f"current leads to {current}"
     for number in numbers:
         unit = f"agent_app@{8200 + number}.service"
-        pid = host.check_output("systemctl show -p MainPID --value %s", unit)
-        assert host.check_output("stat -c %%U /proc/%s", pid) == "agent_app"
-        command = host.check_output("tr '\\0' ' ' </proc/%s/cmdline", pid)
+        pid = ask(host, "systemctl show -p MainPID --value %s", unit)
+        assert ask(host, "stat -c %%U /proc/%s", pid) == "agent_app"
+        command = ask(host, "tr '\\0' ' ' </proc/%s/cmdline", pid)
         assert current in command or "/opt/agent_app/current/" in command, command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from testinfra.host import Host as Connection
 
 from ops.fleet import Fleet, Host
-from ops.verify.probes import JOURNAL_LINES, assert_access, listeners
+from ops.verify.probes import JOURNAL_LINES, ask, assert_access, listeners
 
 OURS = "/etc/rackhand /etc/engine /etc/agent_app /etc/nginx /srv/models /opt/agent_app"
 
@@ -27,13 +27,11 @@ def allowed_listeners(fleet: Fleet, host: Host) -> set[tuple[str, int]]:
 
 
 def test_no_unit_has_failed(host: Connection) -> None:
-    failed = host.check_output("systemctl list-units --state=failed --plain --no-legend").split(
-        "\n"
-    )
+    failed = ask(host, "systemctl list-units --state=failed --plain --no-legend").split("\n")
     units = [line.split()[0] for line in failed if line.strip()]
     journal = ""
     for unit in units:
-        lines = host.run("journalctl -u %s -n %s --no-pager", unit, JOURNAL_LINES).stdout
+        lines = host.run("journalctl -u %s -n %s --no-pager", unit, str(JOURNAL_LINES)).stdout
         journal += f"\nlast lines of {unit}:\n{lines.strip()}"
     assert not units, f"failed: {', '.join(units)}{journal}"
 
@@ -49,9 +47,7 @@ def test_only_the_agreed_ports_are_open_beyond_loopback(
 
 def test_credentials_are_for_root_alone(host: Connection) -> None:
     assert_access(host, "/etc/rackhand/credentials", "root", "root", 0o700)
-    loose = host.check_output(
-        "find /etc/rackhand/credentials -type f '(' ! -perm 600 -o ! -user root ')'"
-    )
+    loose = ask(host, "find /etc/rackhand/credentials -type f '(' ! -perm 600 -o ! -user root ')'")
     assert not loose, f"readable by others: {loose}"
 
 
@@ -66,6 +62,6 @@ def test_the_hosts_private_key_is_for_services_only(host: Connection, fleet: Fle
 
 
 def test_the_journal_is_bounded(host: Connection) -> None:
-    settings = host.check_output("systemd-analyze cat-config systemd/journald.conf")
+    settings = ask(host, "systemd-analyze cat-config systemd/journald.conf")
     values = [line for line in settings.splitlines() if line.startswith("SystemMaxUse=")]
     assert values, "journald has no SystemMaxUse: it may fill the disk"

@@ -6,7 +6,7 @@ import pytest
 from testinfra.host import Host as Connection
 
 from ops.fleet import Fleet, Host
-from ops.verify.probes import assert_unit_runs
+from ops.verify.probes import ask, assert_unit_runs
 
 GROUPS = ("edge",)
 
@@ -23,19 +23,20 @@ def test_renewal_runs_by_its_timer(host: Connection) -> None:
 
 
 def test_renewal_has_not_failed(host: Connection) -> None:
-    result = host.check_output("systemctl show -p Result --value certbot.service")
+    result = ask(host, "systemctl show -p Result --value certbot.service")
     assert result == "success", f"the last renewal ended with {result}\ncure: journalctl -u certbot"
 
 
 def test_a_renewed_certificate_is_taken_up_by_nginx(host: Connection) -> None:
-    hooks = host.check_output(
-        "find /etc/letsencrypt/renewal-hooks/deploy -type f -perm -u+x -exec grep -l nginx {} +"
+    hooks = ask(
+        host,
+        "find /etc/letsencrypt/renewal-hooks/deploy -type f -perm -u+x -exec grep -l nginx {} +",
     )
     assert hooks, "no executable deploy hook reloads nginx"
 
 
 def test_the_private_key_is_for_root_alone(host: Connection, fleet: Fleet) -> None:
-    keys = host.check_output("find /etc/letsencrypt/archive -name 'privkey*.pem' -perm /077")
+    keys = ask(host, "find /etc/letsencrypt/archive -name 'privkey*.pem' -perm /077")
     assert not keys, f"readable by others: {keys}"
     live = f"/etc/letsencrypt/live/{fleet.domain}/fullchain.pem"
     assert host.run("test -s %s", live).rc == 0, f"{live} is missing: nothing was issued yet"

@@ -10,7 +10,7 @@ from testinfra.host import Host as Connection
 
 from ops.fleet import Host
 from ops.fleet.model import LOOPBACK
-from ops.verify.probes import assert_access, assert_listens_only_at, assert_unit_runs
+from ops.verify.probes import ask, assert_access, assert_listens_only_at, assert_unit_runs
 
 GROUPS = ("gpu",)
 
@@ -89,5 +89,5 @@ def test_the_environment_is_complete(
 def test_engines_do_not_run_as_root(host: Connection, target: Host, active: dict[str, Any]) -> None:
     for model in target.models:
         unit = f"engine@{model.name}-{active[model.name]['active']}.service"
-        pid = host.check_output("systemctl show -p MainPID --value %s", unit)
-        assert host.check_output("stat -c %%U /proc/%s", pid) == "engine"
+        pid = ask(host, "systemctl show -p MainPID --value %s", unit)
+        assert ask(host, "stat -c %%U /proc/%s", pid) == "engine"

@@ -6,7 +6,7 @@ import pytest
 from testinfra.host import Host as Connection
 
 from ops.fleet import Fleet
-from ops.verify.probes import assert_listens_only_at, assert_unit_runs
+from ops.verify.probes import ask, assert_listens_only_at, assert_unit_runs
 
 GROUPS = ("data",)
 SCHEMAS = ("app", "audit", "analytics", "checkpoints")
@@ -22,7 +22,7 @@ def sql(host: Connection, statement: str, database: str = "rackhand") -> list[st
 @pytest.fixture(scope="module")
 def cluster(host: Connection) -> str:
     """The unit of the server, such as postgresql@15-main.service."""
-    rows = host.check_output("pg_lsclusters --no-header").splitlines()
+    rows = ask(host, "pg_lsclusters --no-header").splitlines()
     assert len(rows) == 1, f"one cluster was expected, there are {len(rows)}"
     version, name = rows[0].split()[:2]
     return f"postgresql@{version}-{name}.service"

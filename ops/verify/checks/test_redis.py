@@ -6,7 +6,7 @@ import pytest
 from testinfra.host import Host as Connection
 
 from ops.fleet import Fleet
-from ops.verify.probes import assert_access, assert_listens_only_at, assert_unit_runs
+from ops.verify.probes import ask, assert_access, assert_listens_only_at, assert_unit_runs
 
 GROUPS = ("data",)
 INSTANCES = (("cache", 6379), ("state", 6380))
@@ -16,13 +16,13 @@ each_instance = pytest.mark.parametrize(("name", "port"), INSTANCES)
 def settings(host: Connection, name: str) -> dict[str, str]:
     """Return the configuration file, after making sure that the process has read it."""
     path, unit = f"/etc/redis/redis-{name}.conf", f"redis-server@{name}.service"
-    written = int(host.check_output("stat -c %%Y %s", path))
-    began = host.check_output("systemctl show -p ActiveEnterTimestampMonotonic --value %s", unit)
-    uptime = float(host.check_output("cat /proc/uptime").split()[0])
-    now = float(host.check_output("date +%s"))
+    written = int(ask(host, "stat -c %%Y %s", path))
+    began = ask(host, "systemctl show -p ActiveEnterTimestampMonotonic --value %s", unit)
+    uptime = float(ask(host, "cat /proc/uptime").split()[0])
+    now = float(ask(host, "date +%s"))
     started = now - uptime + int(began) / 1_000_000
     assert started + 2 > written, f"{path} is newer than the running {unit}\ncure: restart it"
-    lines = host.check_output("cat %s", path).splitlines()
+    lines = ask(host, "cat %s", path).splitlines()
     pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
     return {pair[0]: pair[1].strip('"') if len(pair) > 1 else "" for pair in pairs}
 
