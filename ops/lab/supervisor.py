@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ops.lab.cgroup import Group
 from ops.lab.commands import run
@@ -37,7 +38,7 @@ class Supervisor:
 
     def __init__(self, paths: HostPaths) -> None:
         self.paths = paths
-        self.config = json.loads(paths.config.read_text())
+        self.config = self._read_config()
         self.guest = Group(f"{self.config['group']}/guest")
         self.stopping = False
         self.container: subprocess.Popen[bytes] | None = None
@@ -50,6 +51,7 @@ class Supervisor:
         delay = FIRST_DELAY
         while not self.stopping:
             started = time.monotonic()
+            self.config = self._read_config()  # a reboot takes what `up` changed meanwhile
             self.container = subprocess.Popen(
                 self._nspawn(),
                 stdin=subprocess.DEVNULL,
@@ -74,6 +76,10 @@ class Supervisor:
         if self.container is None:
             sys.exit(0)
         self.container.terminate()
+
+    def _read_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(self.paths.config.read_text())
+        return config
 
     def _mount_overlay(self) -> None:
         layers = f"lowerdir={self.config['image']},upperdir={self.paths.upper}"
