@@ -11,6 +11,7 @@ description:
   - Brings accounts, folders, files and links to their state, in the order given.
   - Every candidate is validated before the first file of the call is replaced. When the command
     in I(validate) then refuses the whole, every file is put back as it was.
+  - Has systemd read its files anew when one below C(/etc/systemd/system) changed.
   - The action plugin of the same name renders templates on the control machine.
 options:
   files:
@@ -228,6 +229,12 @@ class Tree:
                 changed_paths=self.changed_paths,
             )
 
+    def reload_systemd(self) -> None:
+        """Have systemd read its files anew; before 253 it overlooks new drop-in folders itself."""
+        concerned = any(path.startswith("/etc/systemd/system/") for path in self.changed_paths)
+        if concerned and not self.module.check_mode:
+            self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+
     def remember(self, path: str) -> None:
         status = os.lstat(path) if os.path.lexists(path) else None
         if status is not None and stat.S_ISLNK(status.st_mode):
@@ -324,6 +331,7 @@ def main() -> None:
     for entry in module.params["files"]:
         tree.ensure(entry)
     tree.commit()
+    tree.reload_systemd()
     module.exit_json(
         changed=bool(tree.changed_paths), changed_paths=tree.changed_paths, diff=tree.diffs
     )
