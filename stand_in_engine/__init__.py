@@ -1,0 +1,1 @@
+"""Stands in for vLLM where it is too slow: its API, metrics and shutdown, without a model."""
