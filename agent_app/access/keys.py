@@ -1,0 +1,110 @@
+"""API keys: `rh_…` with a client, an HMAC-SHA256 of it in the database."""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from agent_app.errors import ConfigError, Unauthorized
+from agent_app.state.database import Pool, database_errors
+
+KEY_PREFIX = "rh_"
+SHOWN_CHARACTERS = 11
+SECRET_CHARACTERS = 16
+CACHE_SECONDS = 5.0
+CACHE_ENTRIES = 10_000
+SCOPES = ("chat", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that was accepted."""
+
+    id: UUID
+    name: str
+    scopes: frozenset[str]
+    expires_at: datetime | None
+
+
+class Digester:
+    """Turns keys into what the database holds.
+
+    Args:
+        secret: The HMAC's key, at least 16 characters.
+
+    Raises:
+        ConfigError: The secret is empty or short.
+    """
+
+    def __init__(self, secret: str) -> None:
+        if len(secret) < SECRET_CHARACTERS:
+            raise ConfigError(
+                f"key_secret is shorter than {SECRET_CHARACTERS} characters",
+                place="credential key_secret",
+                cure="write 32 random bytes in hex into it (openssl rand -hex 32)",
+            )
+        self._secret = secret.encode()
+
+    def digest(self, key: str) -> str:
+        """Return the HMAC-SHA256 of a key, in hex."""
+        return hmac.new(self._secret, key.encode(), hashlib.sha256).hexdigest()
+
+
+def make_key() -> str:
+    """Return a new random key: 256 bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+class Keyring:
+    """Checks keys against PostgreSQL, remembering good ones for five seconds."""
+
+    def __init__(self, pool: Pool, digester: Digester) -> None:
+        self._pool = pool
+        self._digester = digester
+        self._cache: dict[str, tuple[float, Key]] = {}
+
+    async def check(self, presented: str) -> Key:
+        """Return the key's record.
+
+        Raises:
+            Unauthorized: It is unknown, expired or revoked; the message does not say which.
+        """
+        if not presented.startswith(KEY_PREFIX) or len(presented) > 200:
+            raise _refused()
+        digest = self._digester.digest(presented)
+        found = self._cache.get(digest)
+        if found is None or found[0] < time.monotonic():
+            found = (time.monotonic() + CACHE_SECONDS, await self._load(digest))
+            if len(self._cache) >= CACHE_ENTRIES:
+                self._cache.clear()
+            self._cache[digest] = found
+        key = found[1]
+        if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+            raise _refused()
+        return key
+
+    async def _load(self, digest: str) -> Key:
+        self._cache.pop(digest, None)
+        async with database_errors(), self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE app.api_keys SET last_used_at = now()"
+                " WHERE digest = %s AND revoked_at IS NULL"
+                " RETURNING id, name, digest, scopes, expires_at",
+                (digest,),
+            )
+            row = await cursor.fetchone()
+        if row is None or not hmac.compare_digest(row["digest"], digest):
+            raise _refused()
+        return Key(row["id"], row["name"], _scopes(row["scopes"]), row["expires_at"])
+
+
+def _scopes(names: Sequence[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
+def _refused() -> Unauthorized:
+    return Unauthorized("the API key is missing, unknown, expired or revoked")

@@ -1,0 +1,1 @@
+"""The agent itself: graph, engine client, tools and runs."""

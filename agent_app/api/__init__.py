@@ -1,0 +1,1 @@
+"""What clients meet: HTTP routes, streams and their schemas."""

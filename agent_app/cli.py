@@ -1,0 +1,150 @@
+"""The `agent-app` command: serve, migrate, keys, knowledge, check."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent_app.config import Config, load_config, read_secret
+from agent_app.errors import AgentAppError, ConfigError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    import psycopg
+
+app = typer.Typer(
+    help="The agent app of Rackhand.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+knowledge = typer.Typer(help="The knowledge base.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+app.add_typer(knowledge, name="knowledge")
+
+ConfigPath = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+DEFAULT_CONFIG = Path("/etc/agent_app/config.yml")
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8200,
+    metrics_port: Annotated[int, typer.Option(help="Private port of /metrics.")] = 8300,
+    metrics_host: Annotated[str, typer.Option(help="Its address; default: --host.")] = "",
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Serve until SIGTERM, then let streams finish."""
+    from agent_app.api.server import serve as run_server
+
+    run_server(
+        load_config(config),
+        host=host,
+        port=port,
+        metrics_host=metrics_host or host,
+        metrics_port=metrics_port,
+    )
+
+
+@app.command()
+def migrate(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Bring the database's tables up to this release."""
+    from agent_app.state.migrate import migrate as run_migrations
+
+    typer.echo(f"database is at revision {run_migrations(load_config(config))}")
+
+
+@app.command()
+def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Check the configuration file; touch nothing."""
+    load_config(config)
+    typer.echo(f"{config}: valid")
+
+
+@keys.command("create")
+def create(
+    name: Annotated[str, typer.Option(help="Whose key it is.")],
+    expires: Annotated[str, typer.Option(help="A span such as 90d; without it: never.")] = "",
+    scope: Annotated[list[str] | None, typer.Option(help="chat (default) or admin.")] = None,
+    as_json: AsJson = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Make a key and print it, this once."""
+    from agent_app.access.key_admin import create_key, parse_duration
+    from agent_app.access.keys import Digester
+
+    span = parse_duration(expires) if expires else None
+    digester = Digester(read_secret("key_secret"))
+    with _connection(load_config(config)) as connection:
+        made = create_key(connection, digester, name, expires=span, scopes=scope or ["chat"])
+    typer.echo(json.dumps(made) if as_json else made["key"])
+
+
+@keys.command("list")
+def list_(as_json: AsJson = False, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """List keys: names and dates, never the keys."""
+    from agent_app.access.key_admin import list_keys
+
+    with _connection(load_config(config)) as connection:
+        found = list_keys(connection)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for key in found:
+        state = "revoked" if key["revoked_at"] else f"expires {key['expires_at'] or 'never'}"
+        used = key["last_used_at"] or "never"
+        typer.echo(f"{key['name']}  {key['prefix']}…  {state}  last used {used}")
+
+
+@keys.command("revoke")
+def revoke(name: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Revoke a key by its name or id; effective within five seconds."""
+    from agent_app.access.key_admin import revoke_key
+
+    with _connection(load_config(config)) as connection:
+        revoke_key(connection, name)
+    typer.echo(f"{name} is revoked")
+
+
+@knowledge.command("ingest")
+def ingest(directory: Path, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Read all Markdown files of a folder; changed ones replace their old text."""
+    from agent_app.state.knowledge import ingest as run_ingest
+
+    with _connection(load_config(config)) as connection:
+        done = run_ingest(connection, directory)
+    typer.echo(f"{done.new} new or changed, {done.unchanged} unchanged")
+
+
+@contextmanager
+def _connection(config: Config) -> "Iterator[psycopg.Connection]":
+    import psycopg
+
+    from agent_app.state.database import connection_string
+
+    conninfo = connection_string(
+        config.database, user=config.database.user, password=read_secret("database_password")
+    )
+    place = f"{config.database.host}:{config.database.port}/{config.database.name}"
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            yield connection
+    except psycopg.errors.UndefinedTable as error:
+        raise ConfigError(
+            "the tables are not there", place=place, cure="run agent-app migrate"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(
+            str(error).strip(), place=place, cure="check database: in the config"
+        ) from error
+
+
+def main() -> None:
+    """Run the command; errors of ours are one line, 2 where configuration is at fault, else 1."""
+    try:
+        app()
+    except AgentAppError as error:
+        typer.echo(f"agent-app: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -1,0 +1,132 @@
+"""Every error the agent app raises on purpose: a message, a place and a cure.
+
+`code`, `status` and `retryable` are what a client may see; causes stay in the log.
+"""
+
+
+class AgentAppError(Exception):
+    """Base of all errors of the app.
+
+    Args:
+        message: What happened, fit for a client or an operator.
+        place: Where: a file and key, a table, an endpoint (never sent to clients).
+        cure: What to do about it.
+    """
+
+    code = "internal_error"
+    status = 500
+    retryable = False
+
+    def __init__(self, message: str, *, place: str = "", cure: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.cure = cure
+
+    def __str__(self) -> str:
+        """Return place, message and cure in one line for the operator."""
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{text}. Cure: {self.cure}" if self.cure else text
+
+
+class ConfigError(AgentAppError):
+    """The configuration or a credential is missing or wrong."""
+
+    code = "bad_configuration"
+
+
+class InvalidRequest(AgentAppError):
+    """The request cannot be served as it stands."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class Unauthorized(AgentAppError):
+    """No key, or one that is unknown, expired or revoked."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class Forbidden(AgentAppError):
+    """The key lacks the scope."""
+
+    code = "insufficient_scope"
+    status = 403
+
+
+class NotFound(AgentAppError):
+    """The named thing does not exist for this key."""
+
+    code = "not_found"
+    status = 404
+
+
+class ThreadBusy(AgentAppError):
+    """A run of this thread is under way elsewhere."""
+
+    code = "thread_busy"
+    status = 409
+    retryable = True
+
+
+class NothingToResume(AgentAppError):
+    """The thread has no run that could go on."""
+
+    code = "nothing_to_resume"
+    status = 409
+
+
+class BoundExceeded(AgentAppError):
+    """A limit of the turn or the session stopped the run."""
+
+    code = "limit_exceeded"
+    status = 422
+
+
+class Overloaded(AgentAppError):
+    """This process has all the runs it may hold."""
+
+    code = "overloaded"
+    status = 503
+    retryable = True
+
+
+class Draining(AgentAppError):
+    """The process shuts down; the run waits at its last checkpoint."""
+
+    code = "draining"
+    status = 503
+    retryable = True
+
+
+class RunInterrupted(AgentAppError):
+    """The run was stopped from outside and can be resumed."""
+
+    code = "interrupted"
+    status = 503
+    retryable = True
+
+
+class DatabaseUnavailable(AgentAppError):
+    """PostgreSQL does not answer."""
+
+    code = "database_unavailable"
+    status = 503
+    retryable = True
+
+
+class EngineUnavailable(AgentAppError):
+    """No engine finished the request within its budget of time and attempts."""
+
+    code = "engine_unavailable"
+    status = 503
+    retryable = True
+
+
+class EngineRefused(AgentAppError):
+    """The engine says the request itself is wrong (a 4xx)."""
+
+    code = "engine_refused"
+    status = 400

@@ -1,0 +1,1 @@
+"""What lasts: PostgreSQL, Redis, checkpoints, knowledge and migrations."""

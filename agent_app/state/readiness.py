@@ -1,0 +1,108 @@
+"""Whether this process can serve: database, both Redis databases and engine, truly asked."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from uuid import uuid4
+
+import redis.asyncio as redis
+
+from agent_app.agent.engine import EngineFailure
+from agent_app.agent.pool import EnginePool
+from agent_app.config import Config
+from agent_app.errors import DatabaseUnavailable
+from agent_app.state.database import Pool, database_errors
+
+CHECK_SECONDS = 3.0
+PROBE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `why` is empty when all is well."""
+
+    name: str
+    why: str = ""
+    required: bool = True
+
+
+class EngineCheck:
+    """A real one-token completion, asked at most once per interval however many ask us."""
+
+    def __init__(self, pool: EnginePool, *, every_seconds: float) -> None:
+        self._pool = pool
+        self._every = every_seconds
+        self._lock = asyncio.Lock()
+        self._asked_at = float("-inf")
+        self._why = ""
+
+    async def why_not_ready(self) -> str:
+        """Return "" if the engine answered lately, else why it did not."""
+        async with self._lock:
+            if time.monotonic() - self._asked_at >= self._every:
+                self._why = await self._ask()
+                self._asked_at = time.monotonic()
+            return self._why
+
+    async def _ask(self) -> str:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._pool.probe(f"ready-{uuid4().hex[:12]}")
+        except EngineFailure as failure:
+            return f"the engine failed: {failure.reason}"
+        except TimeoutError:
+            return f"the engine gave no token within {PROBE_SECONDS:.0f} s"
+        return ""
+
+
+class Readiness:
+    """All checks of this process."""
+
+    def __init__(
+        self,
+        config: Config,
+        pool: Pool,
+        caches: dict[str, redis.Redis],
+        engines: dict[str, EnginePool],
+    ) -> None:
+        self._default = config.default_model
+        self._pool = pool
+        self._caches = caches
+        every = config.limits.ready_probe_seconds
+        self._engines = {
+            name: EngineCheck(engine, every_seconds=every) for name, engine in engines.items()
+        }
+
+    async def check(self) -> list[Finding]:
+        """Ask everything at once."""
+        return await asyncio.gather(
+            self._check_database(),
+            *(self._check_redis(name, client) for name, client in self._caches.items()),
+            *(self._check_engine(name) for name in self._engines),
+        )
+
+    async def _check_database(self) -> Finding:
+        try:
+            async with (
+                asyncio.timeout(CHECK_SECONDS),
+                database_errors(),
+                self._pool.connection() as connection,
+            ):
+                await connection.execute("SELECT 1 FROM app.runs LIMIT 1")
+        except (TimeoutError, DatabaseUnavailable):
+            return Finding("database", "PostgreSQL does not answer")
+        except Exception as error:
+            return Finding("database", f"PostgreSQL refuses: {type(error).__name__}")
+        return Finding("database")
+
+    async def _check_redis(self, name: str, client: redis.Redis) -> Finding:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await client.ping()
+        except (TimeoutError, redis.RedisError, OSError) as error:
+            return Finding(name, f"Redis does not answer: {type(error).__name__}")
+        return Finding(name)
+
+    async def _check_engine(self, name: str) -> Finding:
+        why = await self._engines[name].why_not_ready()
+        return Finding(f"engine_{name}", why, required=name == self._default)

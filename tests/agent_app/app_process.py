@@ -1,0 +1,150 @@
+"""The app as a process of its own, and a client that reads its streams."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from data_servers import PASSWORD, free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Heard:
+    """All events of one stream so far."""
+
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    thread_id: str = ""
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.events]
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [data for found, data in self.events if found == name]
+
+    def text(self) -> str:
+        """What a client shows: tokens, less what was withdrawn."""
+        shown: dict[str, str] = {}
+        for name, data in self.events:
+            if name == "token":
+                shown[data["message_id"]] = shown.get(data["message_id"], "") + data["text"]
+            elif name == "retract":
+                shown.pop(data["message_id"], None)
+        return "".join(shown.values())
+
+
+class AppProcess:
+    """`agent-app serve` and the other commands, with a configuration of the test's own."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder = folder
+        self.config = folder / "config.yml"
+        self.config.write_text(yaml.safe_dump(config))
+        credentials = folder / "credentials"
+        credentials.mkdir(exist_ok=True)
+        for name in ("database_password", "database_owner_password", "redis_password"):
+            (credentials / name).write_text(PASSWORD)
+        (credentials / "key_secret").write_text("0123456789abcdef0123456789abcdef\n")
+        self.environment = {
+            **os.environ,
+            "AGENT_APP_CREDENTIALS_DIR": str(credentials),
+            "PYTHONPATH": str(ROOT),
+        }
+        self.port, self.metrics_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.key = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
+
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "agent_app", *arguments, "--config", str(self.config)],
+            env=self.environment, cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *arguments: str) -> str:
+        process = self.command(*arguments)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        return out.strip()
+
+    async def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agent_app", "serve", "--config", str(self.config),
+             "--port", str(self.port), "--metrics-port", str(self.metrics_port)],
+            env=self.environment, cwd=self.folder,
+            stdout=(self.folder / "log").open("ab"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        for _ in range(600):
+            with contextlib.suppress(httpx2.TransportError):
+                if (await self.client.get("/health")).status_code == 200:
+                    return
+            if self.process.poll() is not None:
+                break
+            await asyncio.sleep(0.05)
+        pytest.fail(f"the app did not start:\n{self.log()[-5000:]}")
+
+    def log(self) -> str:
+        path = self.folder / "log"
+        return path.read_text() if path.exists() else ""
+
+    async def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(self.process.wait)
+
+    async def end(self) -> int:
+        """SIGTERM, and its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return await asyncio.to_thread(self.process.wait, 30)
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    @contextlib.asynccontextmanager
+    async def streaming(
+        self, body: dict[str, Any], path: str = "/chat"
+    ) -> AsyncIterator[tuple[Heard, AsyncIterator[str]]]:
+        """Open a stream; iterate the second value to hear the next event's name."""
+        heard = Heard()
+        async with self.client.stream("POST", path, json=body, headers=self.headers()) as response:
+            if response.status_code != 200:
+                await response.aread()
+                pytest.fail(f"{response.status_code}: {response.text}\n{self.log()[-3000:]}")
+            heard.thread_id = response.headers["x-thread-id"]
+            yield heard, _listen(response, heard)
+
+    async def chat(self, message: str | None = None, **body: Any) -> Heard:
+        """Say something and hear the stream to its end."""
+        if message is not None:
+            body["message"] = message
+        async with self.streaming(body) as (heard, events):
+            async for _ in events:
+                pass
+        return heard
+
+
+async def _listen(response: httpx2.Response, heard: Heard) -> AsyncIterator[str]:
+    name = ""
+    async for line in response.aiter_lines():
+        if line.startswith("id: "):
+            heard.ids.append(line[4:])
+        elif line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            heard.events.append((name, json.loads(line[6:])))
+            yield name

@@ -1,0 +1,99 @@
+"""Fixtures: real PostgreSQL and Redis, a scripted engine, and the app as a process."""
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from app_process import AppProcess
+from data_servers import Postgres, RedisServer
+from scripted_engine import ScriptedEngine
+
+_numbers = count(1)
+
+KNOWLEDGE = {
+    "ports.md": "# Ports\n\nThe engine proxy listens on port 8000.\n",
+    "slots.md": "# Slots\n\nEach model has two slots, blue and green.\n",
+}
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    for parent in tmp_path_factory.getbasetemp().parents:
+        if parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+    tmp_path_factory.getbasetemp().chmod(0o755)
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    with server.admin("postgres") as connection:
+        connection.execute("SELECT 1")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    async with ScriptedEngine().serving() as engine:
+        yield engine
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    name = f"rackhand_{next(_numbers)}"
+    postgres.make_database(name)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def sql(postgres: Postgres, database: str) -> Iterator["psycopg.Connection[tuple[Any, ...]]"]:
+    with postgres.admin(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def configuration(
+    postgres: Postgres, database: str, redis_server: RedisServer, engine: ScriptedEngine
+) -> dict[str, Any]:
+    """What a test may change before `app` starts."""
+    return {
+        "database": {"host": "127.0.0.1", "port": postgres.port, "name": database},
+        "redis": {
+            "cache_url": f"redis://127.0.0.1:{redis_server.port}/0",
+            "state_url": f"redis://127.0.0.1:{redis_server.port}/1",
+        },
+        "models": {"demo": {"endpoints": [engine.url]}},
+        "default_model": "demo",
+        "limits": {"engine_wait_seconds": 20, "drain_seconds": 2, "ready_probe_seconds": 0.2},
+    }
+
+
+@pytest.fixture
+async def prepared(tmp_path: Path, configuration: dict[str, Any]) -> AsyncIterator[AppProcess]:
+    """The app with its tables, knowledge and a key, not yet serving."""
+    process = AppProcess(tmp_path, configuration)
+    process.run("migrate")
+    process.key = process.run("keys", "create", "--name", "test")
+    documents = tmp_path / "knowledge"
+    documents.mkdir()
+    for name, text in KNOWLEDGE.items():
+        (documents / name).write_text(text)
+    process.run("knowledge", "ingest", str(documents))
+    yield process
+    await process.client.aclose()
+    if process.process is not None and process.process.poll() is None:
+        await process.kill()
+
+
+@pytest.fixture
+async def app(prepared: AppProcess) -> AppProcess:
+    await prepared.start()
+    return prepared
