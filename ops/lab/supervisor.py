@@ -47,10 +47,11 @@ class Supervisor:
         """Mount, boot, wait, boot again; return once told to stop."""
         self._mount_overlay()
         _use_unified_cgroups()
-        join_guest = self.guest.joiner()
         delay = FIRST_DELAY
         while not self.stopping:
             started = time.monotonic()
+            self.guest.remove()  # the guest outlives its container's own process
+            join_guest = self.guest.joiner()
             self.config = self._read_config()  # a reboot takes what `up` changed meanwhile
             self.container = subprocess.Popen(
                 self._nspawn(),
@@ -73,7 +74,7 @@ class Supervisor:
             return
         self.stopping = True
         signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_PATIENCE)
-        if self.container is None:
+        if self.container is None or self.container.poll() is not None:
             sys.exit(0)
         self.container.terminate()
 
