@@ -7,16 +7,16 @@ import json
 import secrets
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from prometheus_client import make_asgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stand_in_engine import answering, reply, script
@@ -151,6 +151,11 @@ class Service:
         """`/version`: of the vLLM that is stood in for."""
         return JSONResponse({"version": VERSION})
 
+    async def metrics(self, _: Request) -> Response:
+        """`/metrics`."""
+        page = generate_latest(self.engine.metrics.registry)
+        return Response(page, headers={"content-type": CONTENT_TYPE_LATEST})
+
     async def load(self, _: Request) -> Response:
         """`/load`."""
         return JSONResponse({"server_load": self.engine.open})
@@ -219,8 +224,7 @@ async def _http(_: Request, error: Exception) -> Response:
 
 
 def make_app(service: Service) -> Starlette:
-    """The application; `/metrics` answers without a redirect, as in vLLM."""
-    metrics: Any = make_asgi_app(service.engine.metrics.registry)
+    """The application."""
     return Starlette(
         routes=[
             Route("/v1/chat/completions", service.chat, methods=["POST"]),
@@ -231,7 +235,7 @@ def make_app(service: Service) -> Starlette:
             Route("/ping", service.alive, methods=["GET", "POST"]),
             Route("/version", service.version),
             Route("/load", service.load),
-            Mount("/metrics", metrics),
+            Route("/metrics", service.metrics),
         ],
         middleware=[Middleware(RequestId)],
         exception_handlers={
