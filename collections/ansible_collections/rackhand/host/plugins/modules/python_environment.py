@@ -91,6 +91,7 @@ class Builder:
         return {k: v for k, v in wanted.items() if v} | {
             "UV_CACHE_DIR": os.path.join(self.work, "uv-cache"),
             "UV_NO_CONFIG": "1",
+            "UV_SYSTEM_CERTS": "1",  # the host's own CA store, an inner CA of the site included
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_INDEX_STRATEGY": "unsafe-best-match",  # every file is pinned by hash
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
