@@ -35,6 +35,9 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
     def tell(words: str) -> None:
         nonlocal step, since
+        if step and words.startswith(f"{step}: "):  # news from the same step
+            spinner.update(words)
+            return
         took = time.monotonic() - since
         if step and took > QUICK:
             console.print(f"[green]✓[/] {step} [dim]{took:.0f} s[/]", highlight=False)
@@ -200,12 +203,11 @@ def environment() -> None:
 def model() -> None:
     """Train the demo model that the lab serves, unless it is there."""
     from ops.lab import demo_model
-    from ops.lab import environment as engine
     from ops.lab.commands import require_lab_tools
 
     require_lab_tools()
     with _progress() as tell:
-        folder = demo_model.ensure(engine.ensure(tell), progress=tell)
+        folder = demo_model.ensure(tell)
     typer.echo(f"The demo model (it knows its own dialogues and no more) is {folder}")
 
 

@@ -27,7 +27,10 @@ def write(plan: LabPlan, say: Callable[[str], None] = lambda _: None) -> Path:
         The inventory's folder.
     """
     folder = plan.paths.inventory
-    model = demo_model.ensure(progress=say)
+    training = "training the demo model"
+    model = demo_model.ensure(
+        lambda news: say(training if news == training else f"{training}: {news}")
+    )
     files = {"hosts.yml": hosts(plan), "group_vars/all.yml": variables(plan, model)}
     for name, content in files.items():
         text = HEADER + yaml.safe_dump(content, sort_keys=False, width=100)
