@@ -53,12 +53,13 @@ class View(AbstractContextManager["View"]):
             if self._live is None:
                 self.console.print(f"[{self.seconds():6.1f} s] {progress.role}", markup=False)
         if name.endswith("file_diff") and text:
-            self.console.print(Text.from_ansi(text))
+            self.console.print(Text.from_ansi(text), soft_wrap=True)
         for host, role, task in progress.changes[self._shown_changes :]:
             self.console.print(
                 f"[{self.seconds():6.1f} s] changed {host}  {role}: {bare(task, role)}",
                 markup=False,
                 highlight=False,
+                soft_wrap=True,
             )
         self._shown_changes = len(progress.changes)
 
@@ -91,13 +92,13 @@ def print_summary(console: Console, progress: Progress, seconds: float) -> None:
     for failure in progress.failures:
         console.print(f"\nfailed on {failure.host}", style="bold red", highlight=False)
         console.print(f"  {failure.role}: {bare(failure.task, failure.role)}", markup=False)
-        console.print(Text(indent(failure.message), style="red"))
+        console.print(Text(indent(failure.message), style="red"), soft_wrap=True)
         cure = (
             f"check that you can log in: ssh to {failure.host}, with the inventory's user and key"
             if failure.unreachable
             else "correct what it names, then run the same command again"
         )
-        console.print(f"  cure:  {cure}", markup=False, highlight=False)
+        console.print(f"  cure:  {cure}", markup=False, highlight=False, soft_wrap=True)
     roles = Table(box=None, pad_edge=False, show_header=False)
     for role, spent in sorted(progress.role_seconds.items(), key=lambda pair: -pair[1]):
         if spent >= 0.1:
