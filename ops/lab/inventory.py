@@ -82,6 +82,7 @@ def variables(plan: LabPlan, model: Path) -> dict[str, Any]:
         "preflight_models_disk_gb": 2,
         "preflight_root_disk_gb": 2,
         "agent_app_find_links": [wheelhouse.HOME],
+        "agent_app_offline": True,
         "certbot_email": f"operator@{DOMAIN}",
         "certbot_acme_directory_url": f"https://{ACME_NAME}:{outside.ACME_PORT}/dir",
         "certbot_acme_ca_file": str(plan.paths.authority / outside.CA_FILE),
