@@ -1,5 +1,6 @@
 """Fixtures: real PostgreSQL and Redis, a scripted engine, and the app as a process."""
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ from scripted_engine import ScriptedEngine
 
 _numbers = count(1)
 
+TEMPLATE = "rackhand_template"
 KNOWLEDGE = {
     "ports.md": "# Ports\n\nThe engine proxy listens on port 8000.\n",
     "slots.md": "# Slots\n\nEach model has two slots, blue and green.\n",
@@ -20,16 +22,12 @@ KNOWLEDGE = {
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    for parent in tmp_path_factory.getbasetemp().parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
-    tmp_path_factory.getbasetemp().chmod(0o755)
-    server = Postgres(tmp_path_factory.mktemp("postgres"))
-    with server.admin("postgres") as connection:
-        connection.execute("SELECT 1")
-    yield server
-    server.stop()
+def postgres() -> Iterator[Postgres]:
+    # Not under pytest's folder: any other pytest of this user closes that one to the postgres user.
+    with tempfile.TemporaryDirectory(prefix="rackhand-test-postgres-") as folder:
+        server = Postgres(Path(folder))
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +43,31 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def template(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with tables, knowledge and a key, made by the commands themselves, to copy."""
+    postgres.make_database(TEMPLATE)
+    process = AppProcess(
+        tmp_path_factory.mktemp("template"),
+        {
+            "database": {"host": "127.0.0.1", "port": postgres.port, "name": TEMPLATE},
+            "models": {"demo": {"endpoints": ["http://127.0.0.1:1"]}},
+            "default_model": "demo",
+        },
+    )
+    process.run("migrate")
+    documents = process.folder / "knowledge"
+    documents.mkdir()
+    for name, text in KNOWLEDGE.items():
+        (documents / name).write_text(text)
+    process.run("knowledge", "ingest", str(documents))
+    return process.run("keys", "create", "--name", "test")
+
+
 @pytest.fixture
-def database(postgres: Postgres) -> Iterator[str]:
+def database(postgres: Postgres, template: str) -> Iterator[str]:
     name = f"rackhand_{next(_numbers)}"
-    postgres.make_database(name)
+    postgres.copy_database(TEMPLATE, name)
     yield name
     postgres.drop_database(name)
 
@@ -77,16 +96,12 @@ def configuration(
 
 
 @pytest.fixture
-async def prepared(tmp_path: Path, configuration: dict[str, Any]) -> AsyncIterator[AppProcess]:
+async def prepared(
+    tmp_path: Path, configuration: dict[str, Any], template: str
+) -> AsyncIterator[AppProcess]:
     """The app with its tables, knowledge and a key, not yet serving."""
     process = AppProcess(tmp_path, configuration)
-    process.run("migrate")
-    process.key = process.run("keys", "create", "--name", "test")
-    documents = tmp_path / "knowledge"
-    documents.mkdir()
-    for name, text in KNOWLEDGE.items():
-        (documents / name).write_text(text)
-    process.run("knowledge", "ingest", str(documents))
+    process.key = template
     yield process
     await process.client.aclose()
     if process.process is not None and process.process.poll() is None:

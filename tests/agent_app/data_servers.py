@@ -105,6 +105,10 @@ class Postgres:
         with self.admin(name) as connection:
             connection.execute(SCHEMAS)
 
+    def copy_database(self, template: str, name: str) -> None:
+        with self.admin("postgres") as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+
     def drop_database(self, name: str) -> None:
         with self.admin("postgres") as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
