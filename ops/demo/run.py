@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -21,20 +20,23 @@ from ops.lab.paths import LabPaths, write_atomically
 from ops.playbook.provision import provision
 from ops.verify.trust import lab_root
 
-LAB = "lab"
 QUESTION = "How do I upgrade a model without downtime?"
 
 
-def run_demo(console: Console) -> None:
+def run_demo(console: Console, lab: str) -> None:
     """Boot, provision, ask, and say what there is now.
+
+    Args:
+        console: where to tell it.
+        lab: name of the lab; a larger one of the operator's is kept as it is.
 
     Raises:
         OpsError: a part failed, or the answer came without its tool call.
     """
     seconds: dict[str, float] = {}
-    paths = LabPaths(LAB)
+    paths = LabPaths(lab)
     with part(console, seconds, "lab", "A host of its own on this machine"):
-        boot(console)
+        boot(console, lab)
     fleet = load(paths.inventory)
     with part(console, seconds, "site.yml", "The whole stack on it, over SSH"):
         progress = provision(paths.inventory, console)
@@ -43,7 +45,7 @@ def run_demo(console: Console) -> None:
         key = ensure_key(fleet, paths.root / "demo_key")
         console.print(f"{count} documents, key in {paths.root / 'demo_key'}")
     with part(console, seconds, "question", f"A question, through https://{fleet.domain}"):
-        roots = lab_root(LAB)
+        roots = lab_root(lab)
         write_atomically(paths.root / "demo_root.pem", roots)
         edge = fleet.first("edge")
         try:
@@ -63,15 +65,15 @@ def part(console: Console, seconds: dict[str, float], name: str, title: str) -> 
     seconds[name] = time.monotonic() - began
 
 
-def boot(console: Console) -> None:
-    """Bring the lab up with at least one host; a larger one of the operator's is kept."""
+def boot(console: Console, lab: str) -> None:
+    """Bring the lab up; one host where there was none."""
     from ops.lab import reconcile
     from ops.lab.commands import require_lab_tools
     from ops.lab.fleet_plan import load_plan
 
     require_lab_tools()
-    size = None if load_plan(LAB) else 1
-    plan = reconcile.up(LAB, size, None, lambda line: console.print(line, markup=False))
+    size = None if load_plan(lab) else 1
+    plan = reconcile.up(lab, size, None, lambda line: console.print(line, markup=False))
     console.print(f"{', '.join(plan.hosts)} up; inventory {os.path.relpath(plan.paths.inventory)}")
 
 
@@ -137,20 +139,22 @@ def epilogue(
     times.add_row("all", f"{sum(seconds.values()):6.1f} s, {changed} changes on the hosts")
     console.print(times)
     console.print("\n== What to try next", style="bold")
-    for line in suggestions(fleet, paths.root, os.path.relpath(paths.inventory)):
+    for line in suggestions(fleet, paths):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def suggestions(fleet: Fleet, root: Path, inventory: str) -> list[str]:
+def suggestions(fleet: Fleet, paths: LabPaths) -> list[str]:
     """Commands that work after the demo, ready to paste."""
     edge = fleet.first("edge")
-    ops = ".venv/bin/ops"
+    ops, root = ".venv/bin/ops", paths.root
+    inventory = os.path.relpath(paths.inventory)
+    named = "" if paths.name == "lab" else f" --name {paths.name}"
     return [
         f"curl -N --cacert {root}/demo_root.pem --resolve {fleet.domain}:443:{edge.address} "
         f"-H \"Authorization: Bearer $(cat {root}/demo_key)\" -H 'Content-Type: application/json' "
         f'-d \'{{"message": "What is Rackhand?"}}\' https://{fleet.domain}/chat',
         f"{ops} verify -i {inventory}      # prove that the host is what the inventory says",
         f"{ops} status -i {inventory}      # hosts, models, slots, units",
-        f"{ops} lab ssh {fleet.hosts[0].name}             # look around",
-        f"{ops} lab down                  # end it; nothing of it stays",
+        f"{ops} lab ssh{named} {fleet.hosts[0].name}             # look around",
+        f"{ops} lab down{named}                  # end it; nothing of it stays",
     ]
