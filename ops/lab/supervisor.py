@@ -23,6 +23,7 @@ from ops.lab.locks import try_lock
 from ops.lab.paths import HostPaths
 
 CGROUPS = Path("/sys/fs/cgroup")
+NSPAWN_FILES = Path("/run/systemd/nspawn")
 SHUTDOWN_PATIENCE = 60.0  # seconds for an orderly shutdown before the power is cut
 GOOD_RUN = 10.0  # seconds after which a host counts as booted and the back-off starts anew
 FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0  # seconds between an end and the next boot
@@ -46,6 +47,7 @@ class Supervisor:
     def run(self) -> None:
         """Mount, boot, wait, boot again; return once told to stop."""
         self._mount_overlay()
+        _hide_nspawn_files()
         _use_unified_cgroups()
         delay = FIRST_DELAY
         while not self.stopping:
@@ -108,6 +110,12 @@ class Supervisor:
             "--console=pipe",
             *binds,
         ]
+
+
+def _hide_nspawn_files() -> None:
+    """Let nspawn keep its locks and folders where they vanish with the host."""
+    NSPAWN_FILES.mkdir(parents=True, exist_ok=True)
+    run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", NSPAWN_FILES])
 
 
 def _use_unified_cgroups() -> None:

@@ -53,6 +53,7 @@ def traces(name: str) -> list[str]:
     found += [line for line in tables.splitlines() if line.endswith(f" rackhand_{name}")]
     paths = LabPaths(name)
     left = [paths.root, paths.inventory, Group(name).path]
+    left += Path("/run/systemd/nspawn/propagate").glob(f"{name}-*")
     return found + [f"path {path}" for path in left if path.exists()]
 
 
