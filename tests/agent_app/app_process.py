@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,22 @@ import yaml
 from data_servers import PASSWORD, free_port
 
 ROOT = Path(__file__).parents[2]
+
+# Each serving process is forked from one that has imported everything: a start takes a tenth of
+# a second instead of two, and the process is as killable as any.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["agent_app.api.server", "agent_app.cli"])
+
+
+def _be_the_app(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    os.environ.update(environment)
+    with Path(log).open("ab") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    sys.argv = ["agent-app", *arguments]
+    from agent_app.cli import main
+
+    main()
 
 
 @dataclass
@@ -65,7 +82,7 @@ class AppProcess:
         self.port, self.metrics_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = ""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: BaseProcess | None = None
         self.client = httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
 
     def command(self, *arguments: str) -> subprocess.Popen[str]:
@@ -82,19 +99,19 @@ class AppProcess:
         return out.strip()
 
     async def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agent_app", "serve", "--config", str(self.config),
-             "--port", str(self.port), "--metrics-port", str(self.metrics_port)],
-            env=self.environment, cwd=self.folder,
-            stdout=(self.folder / "log").open("ab"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        for _ in range(600):
+        arguments = ["serve", "--config", str(self.config), "--port", str(self.port),
+                     "--metrics-port", str(self.metrics_port)]  # fmt: skip
+        self.process = _FORKS.Process(
+            target=_be_the_app, args=(arguments, self.environment, str(self.folder / "log"))
+        )
+        self.process.start()
+        for _ in range(1200):
             with contextlib.suppress(httpx2.TransportError):
                 if (await self.client.get("/health")).status_code == 200:
                     return
-            if self.process.poll() is not None:
+            if not self.process.is_alive():
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
         pytest.fail(f"the app did not start:\n{self.log()[-5000:]}")
 
     def log(self) -> str:
@@ -103,14 +120,15 @@ class AppProcess:
 
     async def kill(self) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(self.process.wait)
+        self.process.kill()
+        await asyncio.to_thread(self.process.join, 10)
 
-    async def end(self) -> int:
+    async def end(self) -> int | None:
         """SIGTERM, and its exit code."""
         assert self.process is not None
         self.process.terminate()
-        return await asyncio.to_thread(self.process.wait, 30)
+        await asyncio.to_thread(self.process.join, 30)
+        return self.process.exitcode
 
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}

@@ -104,7 +104,7 @@ async def prepared(
     process.key = template
     yield process
     await process.client.aclose()
-    if process.process is not None and process.process.poll() is None:
+    if process.process is not None and process.process.is_alive():
         await process.kill()
 
 

@@ -45,7 +45,9 @@ def first_life(point: str, hold: Hold) -> list[list[Any]]:
 
 def second_life(point: str) -> list[list[Any]]:
     model_is_asked_again = point in (BEFORE_FIRST_TOKEN, MID_STREAM, CALL_STREAMED)
-    return [call_tool("engine proxy port"), say(*ANSWER)] if model_is_asked_again else [say(*ANSWER)]
+    return (
+        [call_tool("engine proxy port"), say(*ANSWER)] if model_is_asked_again else [say(*ANSWER)]
+    )
 
 
 async def die_at(app: AppProcess, engine: ScriptedEngine, point: str, sql) -> str:

@@ -1,0 +1,46 @@
+from app_process import AppProcess
+from data_servers import Postgres
+
+
+def test_four_migrations_at_once_all_succeed(
+    prepared: AppProcess, postgres: Postgres, configuration
+) -> None:
+    postgres.make_database("rackhand_four")
+    try:
+        configuration["database"]["name"] = "rackhand_four"
+        app = AppProcess(prepared.folder, configuration)
+        processes = [app.command("migrate") for _ in range(4)]
+        for process in processes:
+            out, err = process.communicate(timeout=90)
+            assert process.returncode == 0, err
+            assert "revision 0001" in out
+    finally:
+        postgres.drop_database("rackhand_four")
+
+
+def test_a_database_without_schemas_is_told_from_a_broken_one(
+    prepared: AppProcess, postgres: Postgres, configuration
+) -> None:
+    configuration["database"]["name"] = "postgres"
+    process = AppProcess(prepared.folder, configuration).command("migrate")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "run the postgres role" in err
+    assert "Traceback" not in err
+
+
+def test_ingest_again_changes_nothing(prepared: AppProcess, tmp_path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "a.md").write_text("# A\n\nAlpha.\n")
+    assert prepared.run("knowledge", "ingest", str(documents)).startswith("1 new")
+    assert prepared.run("knowledge", "ingest", str(documents)) == "0 new or changed, 1 unchanged"
+
+
+def test_serving_without_the_key_secret_is_refused(prepared: AppProcess) -> None:
+    (prepared.folder / "credentials" / "key_secret").write_text("")
+    process = prepared.command("serve", "--port", str(prepared.port))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "key_secret" in err
+    assert "Cure" in err
