@@ -16,6 +16,7 @@ from ops.lab.cgroup import Group
 from ops.lab.fleet_plan import LabPlan
 from ops.lab.locks import try_lock
 from ops.lab.paths import REPOSITORY, HostPaths
+from ops.lab.supervisor import bind_option
 
 BOOT_PATIENCE = 90.0  # seconds until sshd must answer
 STOP_PATIENCE = 80.0  # seconds for an orderly shutdown, longer than the supervisor's own
@@ -60,6 +61,17 @@ def start(plan: LabPlan, host: str) -> None:
             cwd="/",
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
         )
+
+
+def sees_other_folders(plan: LabPlan, host: str, binds: dict[str, str]) -> bool:
+    """Whether a running host was booted with other folders of this machine than it should see."""
+    wanted = {bind_option(theirs, ours) for theirs, ours in binds.items()}
+    for pid in Group(f"{plan.name}/{host}/guest").pids():
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+            if words[0] == "systemd-nspawn":
+                return not wanted.issubset(words)
+    return False
 
 
 def wait_until_up(plan: LabPlan, host: str) -> None:

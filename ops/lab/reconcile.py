@@ -81,6 +81,9 @@ def up(name: str, size: int | None, image_name: str | None, say: Say) -> LabPlan
         for host in plan.hosts:
             snapshots.finish(plan, host)
             create_host(plan, host, binds)
+            if power.sees_other_folders(plan, host, binds):
+                say(f"rebooting {host}, for which new wheels or a new environment lie ready")
+                power.shut_down(plan, host)
             power.start(plan, host)
         _wait(plan, plan.hosts)
         say("writing the inventory")

@@ -93,7 +93,7 @@ class Supervisor:
             time.sleep(0.1)
 
     def _nspawn(self) -> list[str]:
-        binds = [f"--bind-ro={ours}:{theirs}" for theirs, ours in self.config["binds"].items()]
+        binds = [bind_option(theirs, ours) for theirs, ours in self.config["binds"].items()]
         return [
             "systemd-nspawn",
             "--quiet",
@@ -110,6 +110,11 @@ class Supervisor:
             "--console=pipe",
             *binds,
         ]
+
+
+def bind_option(theirs: str, ours: str) -> str:
+    """The option that shows a host a folder of this machine read-only."""
+    return f"--bind-ro={ours}:{theirs}"
 
 
 def _hide_nspawn_files() -> None:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from ops.lab import reconcile, wheelhouse
 from ops.lab.fleet_plan import require_plan
 from ops.lab.paths import REPOSITORY, LabPaths
 
@@ -115,6 +117,17 @@ def test_up_again_changes_nothing(name: str) -> None:
     lab("up", "--name", name)
     assert boot_id(name, "node1") == before
     assert {path: path.stat().st_mtime_ns for path in inventory.rglob("*.yml")} == files
+
+
+def test_up_reboots_a_host_that_sees_outdated_wheels(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = boot_id(name, "node1")
+    (tmp_path / "newer").touch()
+    monkeypatch.setattr(wheelhouse, "ensure", lambda *_: tmp_path)
+    reconcile.up(name, None, None, print)
+    assert on(name, "node1", "ls /srv/wheelhouse") == "newer"
+    assert boot_id(name, "node1") != before
 
 
 def test_two_labs_stand_side_by_side(name: str) -> None:
