@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from pathlib import Path
 from shlex import quote
 
@@ -37,14 +36,13 @@ def connect(fleet: Fleet, host: Host) -> Connection:
     return connection
 
 
-def run(connection: Connection, host: Host, command: str, *, stdin: str = "") -> str:
+def run(connection: Connection, host: Host, command: str) -> str:
     """Run a shell command as root and return its standard output.
 
     Args:
         connection: from `connect`.
         host: the same host; it says whether root needs sudo.
         command: for the host's shell; quote what is not yours.
-        stdin: text for its standard input.
 
     Raises:
         RemoteError: no connection, or an exit status other than 0.
@@ -52,7 +50,7 @@ def run(connection: Connection, host: Host, command: str, *, stdin: str = "") ->
     if host.become and host.user != "root":
         command = f"sudo -n sh -c {quote(command)}"
     try:
-        result = connection.run(command, hide=True, in_stream=StringIO(stdin))
+        result = connection.run(command, hide=True, in_stream=False)
     except UnexpectedExit as error:
         output = (error.result.stderr or error.result.stdout).strip()
         raise RemoteError(

@@ -37,6 +37,7 @@ complete:
   type: bool
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -134,6 +135,9 @@ class Builder:
         if self.params["wheels"]:
             self.run("Installing the wheels", *install, *self.params["wheels"])
         self.write_overlay(path)
+        # uv leaves its lock file behind, which everyone may write.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(path, ".lock"))
         with open(os.path.join(path, ".complete"), "w", encoding="utf-8") as stream:
             stream.write(self.params["digest"] + "\n")
             stream.flush()
