@@ -32,6 +32,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS, HOST_DAYS, RENEW_DAYS = 3650, 397, 30
+#: Python 3.13 verifies strictly (RFC 5280): a CA must say that it signs certificates.
+CA_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def name(common_name: str) -> x509.Name:
@@ -87,6 +99,7 @@ class Authority:
         certificate = (
             builder("Rackhand fleet CA", name("Rackhand fleet CA"), key.public_key(), CA_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(CA_USAGE, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .sign(key, hashes.SHA256())
         )
