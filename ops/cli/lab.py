@@ -127,9 +127,11 @@ def ssh(
 ) -> None:
     """Open a shell on a host, or run a command there: ops lab ssh node1 -- uptime."""
     from ops.lab import reconcile
+    from ops.lab.commands import require_lab_tools
     from ops.lab.fleet_plan import require_plan
     from ops.lab.inventory import ssh_options
 
+    require_lab_tools()
     plan = require_plan(name)
     reconcile.check_hosts(plan, [host])
     words = ["ssh", *ssh_options(plan), plan.address(host), *(command or [])]

@@ -20,6 +20,7 @@ PACKAGE_OF = {
     "unshare": "util-linux",
     "apt-config": "apt",
 }
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TAIL = 2000  # characters of a failed program's words that a person sees
 
 
@@ -33,7 +34,10 @@ def require_lab_tools() -> None:
         raise MissingToolError(
             "The lab needs root: it makes network bridges and boots hosts", cure="sudo -E ops lab …"
         )
-    packages = sorted({p for tool, p in PACKAGE_OF.items() if shutil.which(tool) is None})
+    missing = {package for tool, package in PACKAGE_OF.items() if shutil.which(tool) is None}
+    if not KEYRING.exists():
+        missing.add("debian-archive-keyring")
+    packages = sorted(missing)
     if packages:
         raise MissingToolError(
             f"Not installed: {', '.join(packages)}",

@@ -12,10 +12,9 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlparse
 
-from ops.lab.commands import run
+from ops.lab.commands import KEYRING, run
 
 DEBIAN = "http://deb.debian.org/debian"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CARRIED_APT_SETTINGS = re.compile(r"Acquire::(https?::|Check-|Retries|AllowInsecure)")
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 OWN_AUTHORITIES = Path("/usr/local/share/ca-certificates")

@@ -19,6 +19,7 @@ import yaml
 from ops.errors import InputError, OpsError
 from ops.lab import control_machine
 from ops.lab.cgroup import Group
+from ops.lab.commands import KEYRING
 from ops.lab.locks import locked
 from ops.lab.paths import CACHE
 
@@ -78,7 +79,7 @@ class Image:
             done = subprocess.run(
                 self._mmdebstrap(partial),
                 input="\n".join(
-                    f"deb [signed-by={control_machine.KEYRING}] {uri} {suite} main"
+                    f"deb [signed-by={KEYRING}] {uri} {suite} main"
                     for uri, suite in control_machine.apt_sources(self.suite)
                 ),
                 stdout=output,

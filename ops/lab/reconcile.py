@@ -17,6 +17,7 @@ from pathlib import Path
 from ops.errors import InputError, OpsError
 from ops.lab import environment, inventory, network, power, snapshots, wheelhouse
 from ops.lab.cgroup import Group
+from ops.lab.commands import require_lab_tools
 from ops.lab.fleet_plan import LabPlan, load_plan, require_plan
 from ops.lab.host import create_host, ensure_keys, forget_host, remove_tree
 from ops.lab.locks import locked
@@ -44,7 +45,9 @@ def existing(name: str) -> Iterator[LabPlan]:
 
     Raises:
         InputError: There is no such lab.
+        MissingToolError: This machine cannot run a lab, or the caller is not root.
     """
+    require_lab_tools()
     with locked(LabPaths(name).lock):
         yield require_plan(name)
 
