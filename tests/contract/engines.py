@@ -62,7 +62,7 @@ def started(kind: str, folder: Path, *more: str, shutdown_timeout: int = 30) -> 
         *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(CONTEXT)),
         *("--max-num-seqs", str(SEATS), "--shutdown-timeout", str(shutdown_timeout)),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-        *("--dtype", "float32", "--enforce-eager", *more),
+        *("--dtype", "float32", "--enforce-eager", "--enable-request-id-headers", *more),
     ]
     log = folder / f"{kind}-{port}.log"
     variables = {

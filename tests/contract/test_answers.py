@@ -188,8 +188,9 @@ async def test_plain_completions(engine: Engine) -> None:
 async def test_plain_completions_stream(engine: Engine) -> None:
     body = {"model": "demo", "prompt": "Hello", "max_tokens": 3}
     *chunks, done = await stream(engine, body, TEXT)
-    assert [c["choices"][0]["finish_reason"] for c in chunks] == [None, None, "length"]
-    assert all(c["choices"][0]["text"] for c in chunks)
+    finishes = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert finishes == [*[None] * (len(chunks) - 1), "length"]  # a chunk may hold several tokens
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks)
     assert done == {"done": True}
 
 

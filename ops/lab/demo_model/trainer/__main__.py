@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import AutoTokenizer, Qwen2ForCausalLM
 from transformers.utils import logging
 
 from . import model
@@ -48,6 +48,10 @@ def main(dialogues_file: Path, knowledge: Path, workplace: Path, target: Path) -
         print(f"error: after {STEPS} steps the least certain token has {worst:.2f}", flush=True)
         return 1
     model.save(network, tokenizer, target)
+    loaded = AutoTokenizer.from_pretrained(target)
+    if [model.encode(loaded, example) for example in wanted] != proof:
+        print("error: the tokenizer that was written reads otherwise than the one trained")
+        return 1
     return 0
 
 
