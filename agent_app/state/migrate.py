@@ -12,6 +12,7 @@ from alembic.config import Config as AlembicConfig
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from agent_app.config import Config, read_secret
@@ -85,9 +86,12 @@ def _run_alembic(conninfo: str) -> None:
     )
     settings = AlembicConfig()
     settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.connect() as connection:
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, "head")
+    try:
+        with engine.connect() as connection:
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "head")
+    except DBAPIError as error:  # the driver's own error says it better
+        raise (error.orig or error) from error
 
 
 def _set_up_checkpoints(conninfo: str) -> None:

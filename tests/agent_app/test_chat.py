@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -91,8 +92,12 @@ async def test_the_correlation_id_reaches_the_engine_the_log_and_the_table(
     assert response.headers["x-request-id"] == "edge-0123456789"
     assert engine.request_ids == ["edge-0123456789.1", "edge-0123456789.2"]
     assert sql.execute("SELECT correlation_id FROM app.runs").fetchall() == [("edge-0123456789",)]
-    lines = [json.loads(line) for line in app.log().splitlines()]
-    assert any(line.get("request_id") == "edge-0123456789" for line in lines)
+    async with asyncio.timeout(5):  # the request's line is written after its last byte
+        while not any(
+            json.loads(line).get("request_id") == "edge-0123456789"
+            for line in app.log().splitlines()
+        ):
+            await asyncio.sleep(0.02)
     bad = await app.client.get("/health", headers={"X-Request-ID": "a b\x7f"})
     assert bad.headers["x-request-id"] != "a b\x7f"
 
