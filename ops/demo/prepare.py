@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from uuid import uuid4
 
 from ops.fleet import Fleet
 from ops.lab.demo_model import KNOWLEDGE
@@ -42,11 +43,14 @@ def ingest_knowledge(fleet: Fleet) -> int:
         for document in documents:
             archive.add(document, arcname=document.name)
     host = fleet.first("agent")
+    sent = f"/tmp/rackhand-{uuid4().hex}.tar.gz"  # noqa: S108 - a name that no one can foresee
     command = (
-        'set -e; folder=$(mktemp -d); trap \'rm -rf "$folder"\' EXIT; chmod 755 "$folder"; '
-        'base64 -d | tar -xzC "$folder" --no-same-owner; '
-        'agent-app knowledge ingest "$folder" </dev/null'
+        f"set -e; folder=$(mktemp -d); trap 'rm -rf \"$folder\" {sent}' EXIT; "
+        f'chmod 755 "$folder"; tar -xzf {sent} -C "$folder" --no-same-owner; '
+        'agent-app knowledge ingest "$folder"'
     )
+    packed.seek(0)
     with connect(fleet, host) as connection:
-        run(connection, host, command, stdin=base64.encodebytes(packed.getvalue()).decode())
+        connection.put(packed, sent)
+        run(connection, host, command)
     return len(documents)

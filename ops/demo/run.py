@@ -39,7 +39,9 @@ def run_demo(console: Console, lab: str) -> None:
         boot(console, lab)
     fleet = load(paths.inventory)
     with part(console, seconds, "site.yml", "The whole stack on it, over SSH"):
-        progress = provision(paths.inventory, console)
+        # A checkout that moved on may have another demo model: the demo follows it.
+        follow = ["-e", "engine_accept_restart=true"]
+        progress = provision(paths.inventory, console, follow)
     with part(console, seconds, "knowledge and key", "Something to know, and a key to ask with"):
         count = ingest_knowledge(fleet)
         key = ensure_key(fleet, paths.root / "demo_key")
