@@ -1,14 +1,10 @@
 """The ASGI application: routes, middleware, errors, and the lifespan that makes the services."""
 
-import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import httpx2
-import redis.asyncio as redis
 import structlog
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Request
@@ -17,21 +13,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent_app import __version__
-from agent_app.access.keys import Digester, Keyring
-from agent_app.agent.engine import engine_timeout
-from agent_app.agent.pool import EnginePool
-from agent_app.agent.runner import Runner
-from agent_app.agent.tools import SearchKnowledge, Toolbox
 from agent_app.api import chat, health, openai
+from agent_app.api.lifespan import make_services, read_secrets
 from agent_app.api.middleware import BodyLimit, RequestLog, is_correlation_id
-from agent_app.api.services import Services, current_correlation
-from agent_app.config import Config, read_secret
+from agent_app.api.services import current_correlation
+from agent_app.config import Config
 from agent_app.errors import AgentAppError, InvalidRequest
-from agent_app.state.database import PooledSaver, make_pool
-from agent_app.state.effects import Effects
-from agent_app.state.knowledge import Knowledge
-from agent_app.state.readiness import Readiness
-from agent_app.state.runs import Runs
 
 log = structlog.get_logger(__name__)
 
@@ -48,15 +35,11 @@ def create_app(config: Config, *, owner: str) -> FastAPI:
     Raises:
         ConfigError: A credential is missing or unfit.
     """
-    digester = Digester(read_secret("key_secret"))
-    database_password = read_secret("database_password")
-    redis_password = read_secret("redis_password", required=False)
+    secrets = read_secrets()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _services(
-            config, owner, digester, database_password, redis_password
-        ) as services:
+        async with make_services(config, owner, secrets) as services:
             app.state.services = services
             yield
 
@@ -83,60 +66,6 @@ def create_app(config: Config, *, owner: str) -> FastAPI:
         validator=is_correlation_id,
     )
     return app
-
-
-@contextlib.asynccontextmanager
-async def _services(
-    config: Config, owner: str, digester: Digester, database_password: str, redis_password: str
-) -> AsyncIterator[Services]:
-    limits = config.limits
-    async with contextlib.AsyncExitStack() as stack:
-        client = await stack.enter_async_context(
-            httpx2.AsyncClient(
-                timeout=engine_timeout(limits.engine_silence_seconds),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
-                verify=ssl.create_default_context(cafile=config.tls_ca_file or None),
-                trust_env=False,
-            )
-        )
-        pool = make_pool(config.database, database_password)
-        await pool.open(wait=False)  # starts without the database; /ready says so meanwhile
-        stack.push_async_callback(pool.close)
-        caches = {
-            name: _redis(url, redis_password, config.tls_ca_file)
-            for name, url in (
-                ("redis_cache", config.redis.cache_url),
-                ("redis_state", config.redis.state_url),
-            )
-        }
-        for cache in caches.values():
-            stack.push_async_callback(cache.aclose)
-        engines = {
-            name: EnginePool(name, model, limits, client) for name, model in config.models.items()
-        }
-        toolbox = Toolbox(
-            [SearchKnowledge(Knowledge(pool))], Effects(pool), seconds=limits.tool_seconds
-        )
-        runs = Runs(pool, owner=owner, lease_seconds=limits.lease_seconds)
-        saver = PooledSaver(pool, parallel=config.database.pool_size // 2)
-        runner = Runner(config, engines, toolbox, runs, saver)
-        with contextlib.suppress(AgentAppError):  # the lease says the same a little later
-            if left := await runs.release_own():
-                log.warning("runs_interrupted_by_our_last_end", count=left)
-        leases = asyncio.create_task(runner.keep_leases())
-        try:
-            yield Services(
-                config, Keyring(pool, digester), runner, Readiness(config, pool, caches, engines)
-            )
-        finally:
-            leases.cancel()
-
-
-def _redis(url: str, password: str, ca_file: str) -> redis.Redis:
-    tls: dict[str, Any] = {"ssl_ca_certs": ca_file} if url.startswith("rediss:") and ca_file else {}
-    return redis.Redis.from_url(
-        url, password=password or None, socket_timeout=3, socket_connect_timeout=3, **tls
-    )
 
 
 def _error_body(code: str, message: str, *, retryable: bool, status: int) -> dict[str, Any]:
