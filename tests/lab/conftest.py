@@ -4,66 +4,19 @@
 """
 
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from stack import Lab, Stack
 
 from ops.places import ROOT
 
-SITE_SECONDS = 1500
 BOOT_SECONDS = 900
-RECAP = re.compile(r"^(\S+)\s+: (ok=\d+.*)$", re.MULTILINE)
 LOOK = (
     "systemctl --failed --no-legend --plain | awk '{print $1}' | while read -r unit; do "
     'echo "-- $unit"; journalctl -u "$unit" -n 50 --no-pager -o short-iso; done'
 )
-
-
-@dataclass(frozen=True)
-class SiteRun:
-    """What a run of site.yml ended with: counts such as {"node1": {"ok": 40, "changed": 0}}."""
-
-    status: int
-    output: str
-    hosts: dict[str, dict[str, int]]
-
-    def total(self, count: str) -> int:
-        return sum(host[count] for host in self.hosts.values())
-
-
-@dataclass
-class Lab:
-    """A lab that is up."""
-
-    name: str
-    inventory: Path
-    nodes: list[str] = field(default_factory=list)
-
-    def ssh(self, host: str, command: str, *, check: bool = True) -> str:
-        """Run a shell command on a host as root."""
-        words = ["ops", "lab", "ssh", "--name", self.name, host, "--", command]
-        result = subprocess.run(words, capture_output=True, text=True, timeout=300)
-        assert not check or result.returncode == 0, f"{host}: {command}\n{result.stderr}"
-        return result.stdout.strip()
-
-
-def run_site(lab: Lab, *arguments: str) -> SiteRun:
-    """Run playbooks/site.yml on a lab, as a person would."""
-    command = ["ansible-playbook", "-i", str(lab.inventory), "playbooks/site.yml", *arguments]
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=SITE_SECONDS, env=environment
-    )
-    hosts = {
-        name: {key: int(value) for key, value in (pair.split("=") for pair in counts.split())}
-        for name, counts in RECAP.findall(done.stdout)
-    }
-    return SiteRun(done.returncode, done.stdout + done.stderr, hosts)
-
 
 BOOTED: dict[str, Lab] = {}
 
@@ -103,3 +56,18 @@ def pytest_runtest_makereport(
                 if found:
                     report.sections.append((f"failed units of {lab.name}/{node}", found))
     return report
+
+
+@pytest.fixture(scope="session")
+def stacks(labs: Callable[[int, str], Lab]) -> Callable[[int, str], Stack]:
+    """Converge a lab of so many hosts of an image, once per test run."""
+    converged: dict[tuple[int, str], Stack] = {}
+
+    def converge(hosts: int, image: str) -> Stack:
+        if (hosts, image) not in converged:
+            stack = Stack(labs(hosts, image))
+            stack.converge()
+            converged[hosts, image] = stack
+        return converged[hosts, image]
+
+    return converge

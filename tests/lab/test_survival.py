@@ -1,0 +1,147 @@
+"""What the stack survives: killed processes, clients that leave, reboots, lapsing certificates."""
+
+import re
+import time
+import uuid
+
+import pytest
+from stack import Event, Stack, final_of, shell, text_of
+
+pytestmark = pytest.mark.lab
+
+QUESTION = "How do I upgrade a model without downtime?"
+KILL_APP = "systemctl kill --signal=KILL 'agent_app@*.service'"
+KILL_ENGINE = "systemctl kill --signal=KILL 'engine@*.service'"
+
+
+@pytest.fixture(scope="module")
+def stack(stacks) -> Stack:
+    return stacks(1, "bookworm")
+
+
+@pytest.fixture(autouse=True)
+def ready(stack: Stack) -> None:
+    stack.wait_until_ready()
+
+
+def ask_and_kill(stack: Stack, command: str, thread: str) -> list[Event]:
+    """Ask, and run a command on the host at the first piece of the answer."""
+    told = False
+
+    def at_first_token(event: Event) -> None:
+        nonlocal told
+        if event[0] == "token" and not told:
+            told = True
+            opened.tell(command)
+
+    with shell(stack.lab, "node1") as opened:
+        heard = stack.chat({"message": QUESTION, "thread_id": thread}, at_first_token)
+    assert told, heard
+    return heard
+
+
+def effects_of(stack: Stack, thread: str) -> int:
+    return int(stack.sql(f"SELECT count(*) FROM app.tool_effects WHERE thread_id = '{thread}'"))
+
+
+def test_a_killed_app_returns_and_its_thread_resumes_with_the_effect_once(stack: Stack) -> None:
+    whole = final_of(stack.chat({"message": QUESTION}))
+    thread = str(uuid.uuid4())
+    heard = ask_and_kill(stack, KILL_APP, thread)
+    assert "done" not in [name for name, _ in heard], "the answer was faster than the kill"
+    resumed = stack.chat_when_back({"thread_id": thread, "resume": True}, seconds=90)
+    assert final_of(resumed) == whole
+    assert effects_of(stack, thread) == 1
+    runs = stack.sql(f"SELECT status, attempt FROM app.runs WHERE thread_id = '{thread}'")
+    assert runs == "done|2", "one run, taken up once"
+    assert "failed" not in stack.lab.ssh("node1", "systemctl is-active 'agent_app@*'", check=False)
+
+
+def test_a_killed_engine_returns_and_the_client_still_gets_the_whole_answer(stack: Stack) -> None:
+    whole = final_of(stack.chat({"message": QUESTION}))
+    thread = str(uuid.uuid4())
+    before = stack.lab.ssh("node1", "systemctl show -p MainPID --value engine@demo-blue")
+    heard = ask_and_kill(stack, KILL_ENGINE, thread)
+    assert "retract" in [name for name, _ in heard], "the answer was faster than the kill"
+    assert final_of(heard) == whole == text_of(heard)
+    assert effects_of(stack, thread) == 1
+    after = stack.lab.ssh("node1", "systemctl show -p MainPID --value engine@demo-blue")
+    assert before != after
+
+
+def running(stack: Stack) -> float:
+    """Requests that vLLM itself says it is working on."""
+    page = stack.lab.ssh("node1", "curl -s http://127.0.0.1:8100/metrics")
+    found = re.search(r"^vllm:num_requests_running\{[^}]*\} ([\d.]+)", page, re.M)
+    assert found, page[:2000]
+    return float(found.group(1))
+
+
+def test_a_client_that_leaves_stops_the_generation_within_two_seconds(stack: Stack) -> None:
+    # Heat makes the tiny model ramble to max_tokens, so that there is something to stop.
+    body = {
+        "messages": [{"role": "user", "content": "Tell me everything."}],
+        "stream": True,
+        "temperature": 2.0,
+        "frequency_penalty": 2.0,
+        "max_tokens": 1000,
+        "tools": [{"type": "function", "function": {"name": "none", "parameters": {}}}],
+        "tool_choice": "none",
+    }
+    pieces = 0
+    with stack.stream("/v1/chat/completions", body) as response:
+        assert response.status_code == 200, response.read()
+        for line in response.iter_lines():
+            pieces += line.startswith("data: ")
+            if pieces > 5:
+                break
+        assert running(stack) == 1
+    left = time.monotonic()
+    while running(stack) > 0:
+        assert time.monotonic() - left < 2, "still generating for nobody"
+
+
+def test_a_reboot_brings_the_whole_stack_back_with_no_hand_on_it(stack: Stack) -> None:
+    before = stack.lab.ssh("node1", "cat /proc/sys/kernel/random/boot_id; uptime -s")
+    stack.lab.ssh("node1", "systemctl reboot", check=False)
+    end = time.monotonic() + 60
+    while True:
+        now = stack.lab.ssh("node1", "uptime -s; systemctl is-system-running", check=False)
+        if now and now.splitlines()[0] not in before:
+            break
+        assert time.monotonic() < end, "the host did not come back"
+        time.sleep(1)
+    stack.wait_until_ready()
+    assert final_of(stack.chat({"message": QUESTION}))
+    assert stack.lab.ssh("node1", "systemctl --failed --no-legend") == ""
+
+
+def serial_on_the_wire(stack: Stack) -> str:
+    command = (
+        "openssl s_client -connect 127.0.0.1:443 -servername agent.rackhand.test </dev/null "
+        "2>/dev/null | openssl x509 -noout -serial"
+    )
+    return stack.lab.ssh("node1", command)
+
+
+def test_the_timers_service_renews_and_nginx_serves_the_new_certificate(stack: Stack) -> None:
+    before = serial_on_the_wire(stack)
+    assert "certbot.timer" in stack.lab.ssh("node1", "systemctl list-timers --no-legend")
+    # A certificate that is due is what the timer's service waits for; ours is made due.
+    due = (
+        "sed -i 's/^#* *renew_before_expiry.*/renew_before_expiry = 10 years/' "
+        "/etc/letsencrypt/renewal/agent.rackhand.test.conf; "
+        "grep -q '^renew_before_expiry' /etc/letsencrypt/renewal/agent.rackhand.test.conf || "
+        "sed -i '1i renew_before_expiry = 10 years' "
+        "/etc/letsencrypt/renewal/agent.rackhand.test.conf; systemctl start certbot.service"
+    )
+    stack.lab.ssh("node1", due)
+    end = time.monotonic() + 30
+    while serial_on_the_wire(stack) == before:
+        assert time.monotonic() < end, stack.lab.ssh("node1", "journalctl -u certbot -n 30")
+        time.sleep(1)
+    stack.lab.ssh(
+        "node1",
+        "sed -i '/^renew_before_expiry/d' /etc/letsencrypt/renewal/agent.rackhand.test.conf",
+    )
+    stack.wait_until_ready()
