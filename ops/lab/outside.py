@@ -48,9 +48,32 @@ Wants=network-online.target
 [Service]
 Environment=PEBBLE_VA_NOSLEEP=1
 ExecStart=/usr/local/bin/pebble -config /etc/pebble/pebble.json -dnsserver 127.0.0.1:{port}
+ExecStartPost=/usr/bin/python3 /usr/local/lib/keep-issuing-root.py
+StateDirectory=pebble
 Restart=always
 [Install]
 WantedBy=multi-user.target
+"""
+
+# Pebble makes a new issuing root at each start, while certificates of before still end in the old
+# one: each root is kept, as a public authority's would be.
+ROOTS = "var/lib/pebble/roots.pem"
+KEEP_ROOT = f"""\
+import pathlib, ssl, time, urllib.request
+context = ssl.create_default_context(cafile="/etc/pebble/{CA_FILE}")
+for _ in range(100):
+    try:
+        url = "https://outside:{MANAGEMENT_PORT}/roots/0"
+        root = urllib.request.urlopen(url, timeout=5, context=context).read()
+        break
+    except OSError:
+        time.sleep(0.1)
+kept = pathlib.Path("/{ROOTS}")
+known = kept.read_bytes() if kept.exists() else b""
+if root not in known:
+    new = kept.with_suffix(".new")
+    new.write_bytes(known + root)
+    new.replace(kept)
 """
 
 
@@ -77,6 +100,8 @@ def fill_upper(upper: Upper, plan: LabPlan) -> None:
     upper.write("etc/pebble/pebble.json", json.dumps({"pebble": config}, indent=2) + "\n")
     for name in ("server.pem", "server.key"):
         upper.write(f"etc/pebble/{name}", (folder / name).read_bytes(), 0o600)
+    upper.write(f"etc/pebble/{CA_FILE}", (folder / CA_FILE).read_bytes())
+    upper.write("usr/local/lib/keep-issuing-root.py", KEEP_ROOT)
     edge = plan.address(plan.groups()["edge"][0])
     units = {
         "pebble-challtestsrv.service": DNS_UNIT.format(port=DNS_PORT, edge=edge),
