@@ -19,7 +19,7 @@ import httpx2
 from ops.lab import demo_model, environment
 
 SEATS = 4
-CONTEXT = 2048
+CONTEXT = 8192
 READY_SECONDS = 300.0
 ROOT = Path(__file__).resolve().parents[2]
 IN_ITS_PLACE = (  # a mount namespace in which the environment lies where it knows itself to be

@@ -213,7 +213,7 @@ BAD = {
         *(400, "BadRequestError", "stream_options"),
     ),
     "too long a prompt": (
-        asked([{"role": "user", "content": "word " * 3000}]),
+        asked([{"role": "user", "content": "word " * 9000}]),
         *(400, "BadRequestError", "input_tokens"),
     ),
 }

@@ -22,7 +22,7 @@ WATCHED = {  # what rules, dashboards, the drain and the planner read
     *("vllm:inter_token_latency_seconds", "vllm:e2e_request_latency_seconds"),
     *("vllm:request_queue_time_seconds", "vllm:iteration_tokens_total"),
 }
-LONG = asked(HELLO, max_tokens=1500, ignore_eos=True)
+LONG = asked(HELLO, max_tokens=6000, ignore_eos=True)
 
 
 def families(page: str) -> dict[str, tuple[str, set[frozenset[str]]]]:
