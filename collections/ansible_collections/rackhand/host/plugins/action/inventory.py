@@ -86,7 +86,11 @@ def unknown_names(host: str, names: set[str], specs: dict[str, Spec]) -> list[Pr
         if name.startswith((*FREE_PREFIXES, "__")):
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        cure = f"write `{near[0]}` if that is meant" if near else "remove it, or name your own `site_*`"
+        cure = (
+            f"write `{near[0]}` if that is meant"
+            if near
+            else "remove it, or name your own `site_*`"
+        )
         problems.append(Problem(name, host, "no role knows this variable", cure))
     return problems
 

@@ -72,7 +72,9 @@ def offset(there: float, before: float, after: float) -> float:
 
 def line(f: Finding) -> str:
     """A finding as a person reads it."""
-    return f"[{f['level']}] {f['check']}: {f['what']}" + (f" Cure: {f['cure']}." if f["cure"] else "")
+    return f"[{f['level']}] {f['check']}: {f['what']}" + (
+        f" Cure: {f['cure']}." if f["cure"] else ""
+    )
 
 
 def judge(survey: dict[str, Any], args: dict[str, Any]) -> Iterator[Finding]:

@@ -121,9 +121,7 @@ class ActionModule(ActionBase):
         }
         if item is not None:
             variables["item"] = item
-        templar = self._templar.copy_with_new_env(
-            searchpath=search, available_variables=variables
-        )
+        templar = self._templar.copy_with_new_env(searchpath=search, available_variables=variables)
         text = trust_as_template(Path(source).read_text(encoding="utf-8"))
         rendered = templar.template(
             text,

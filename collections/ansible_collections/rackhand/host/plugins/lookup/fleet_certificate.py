@@ -104,9 +104,7 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         write_private(self.folder / "ca.key", key_bytes(key))
-        write_private(
-            self.folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        write_private(self.folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
     def ensure_host(self, host: str, addresses: list[str]) -> None:
         """Make a host's certificate when it is missing, other, or about to lapse."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 #: RFC 1123 host name with at least two labels, as a public CA asks for.
-DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])")
+DOMAIN = re.compile(
+    r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])"
+)
 MODEL_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 SOURCE = re.compile(r"(hf://[\w.-]+/[\w.-]+|file:///.+|host:///.+)")
@@ -45,7 +47,9 @@ def check_fleet(groups: Mapping[str, list[str]], hostvars: Mapping[str, Any]) ->
     for host in groups["all"]:
         if len(groups["all"]) > 1 and not hostvars[host].get("private_address"):
             cure = f"set private_address in host_vars/{host}.yml to the address others use"
-            problems.append(Problem("private_address", host, "missing in a fleet of several hosts", cure))
+            problems.append(
+                Problem("private_address", host, "missing in a fleet of several hosts", cure)
+            )
     for host in groups.get("gpu", []):
         problems += check_models(host, hostvars[host].get("models") or [])
     return problems

@@ -184,7 +184,7 @@ def main() -> None:
             msg=f"{path} is read-only and not made from this lock: build the shared environment "
             "anew (in the lab: `ops lab environment`)"
         )
-    work = tempfile.mkdtemp(prefix="rackhand-", dir="/var/tmp")  # noqa: S108 (mkdtemp)
+    work = tempfile.mkdtemp(prefix="rackhand-", dir="/var/tmp")
     try:
         Builder(module, work).build()
     finally:
