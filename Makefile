@@ -37,7 +37,7 @@ lint: test-environment ## ruff, mypy, yamllint, ansible-lint, shellcheck
 	@$(bin)/mypy
 	@$(bin)/yamllint --strict .
 	@PATH="$(CURDIR)/$(bin):$$PATH" ansible-lint --offline --strict $(wildcard $(ansible_paths))
-	@git grep -lE '^#!.*\b(ba)?sh\b' | xargs --no-run-if-empty shellcheck
+	@git grep -lE '^#!.*\b(ba)?sh\b' | grep -v '\.j2$$' | xargs --no-run-if-empty shellcheck -S warning
 
 bench: test-environment ## Benchmarks as ratios; writes docs/results/
 	@$(bin)/pytest -m bench tests/bench $(PYTEST_ARGS)
