@@ -36,7 +36,7 @@ lint: test-environment ## ruff, mypy, yamllint, ansible-lint, shellcheck
 	@$(bin)/ruff format --check
 	@$(bin)/mypy
 	@$(bin)/yamllint --strict .
-	@PATH="$(CURDIR)/$(bin):$$PATH" ansible-lint --offline --strict $(wildcard $(ansible_paths))
+	@ANSIBLE_INVENTORY=inventories/example PATH="$(CURDIR)/$(bin):$$PATH" ansible-lint --offline --strict $(wildcard $(ansible_paths))
 	@git grep -lE '^#!.*\b(ba)?sh\b' | grep -v '\.j2$$' | xargs --no-run-if-empty shellcheck -S warning
 
 bench: test-environment ## Benchmarks as ratios; writes docs/results/
