@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -115,11 +116,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-async def events(response: httpx2.Response) -> list[dict[str, object]]:
-    """Events of a stream; the last of them is `{"done": True}` for `[DONE]`."""
+async def events(
+    response: httpx2.Response, begun: asyncio.Event | None = None
+) -> list[dict[str, object]]:
+    """Events of a stream; the last of them is `{"done": True}` for `[DONE]`.
+
+    Args:
+        response: The stream.
+        begun: Set at the first event.
+    """
     found: list[dict[str, object]] = []
     async for line in response.aiter_lines():
         if line.startswith("data: "):
             data = line.removeprefix("data: ")
             found.append({"done": True} if data == "[DONE]" else json.loads(data))
+            if begun is not None:
+                begun.set()
     return found

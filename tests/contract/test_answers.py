@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -41,14 +42,19 @@ async def ask(engine: Engine, body: dict[str, Any], path: str = CHAT) -> dict[st
     return answer
 
 
-async def stream(engine: Engine, body: dict[str, Any], path: str = CHAT) -> list[dict[str, Any]]:
+async def stream(
+    engine: Engine,
+    body: dict[str, Any],
+    path: str = CHAT,
+    begun: asyncio.Event | None = None,
+) -> list[dict[str, Any]]:
     async with (
         engine.client() as client,
         client.stream("POST", path, json={**body, "stream": True}) as response,
     ):
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
-        return await events(response)
+        return await events(response, begun)
 
 
 async def test_it_names_its_model_and_its_version(engine: Engine) -> None:

@@ -22,6 +22,7 @@ WATCHED = {  # what rules, dashboards, the drain and the planner read
     *("vllm:inter_token_latency_seconds", "vllm:e2e_request_latency_seconds"),
     *("vllm:request_queue_time_seconds", "vllm:iteration_tokens_total"),
 }
+PATIENCE = 40.0  # seconds; what is no part of the contract may be slow on a busy machine
 LONG = asked(HELLO, max_tokens=6000, ignore_eos=True)
 
 
@@ -96,18 +97,18 @@ async def test_its_metrics_count_what_was_done(engine: Engine) -> None:
 async def test_more_requests_than_seats_wait_and_are_counted(engine: Engine) -> None:
     tasks = [asyncio.create_task(ask(engine, LONG)) for _ in range(SEATS + 2)]
     try:
-        await until(engine, 10, num_requests_running=SEATS, num_requests_waiting=2)
+        await until(engine, PATIENCE, num_requests_running=SEATS, num_requests_waiting=2)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    await until(engine, 10, num_requests_running=0, num_requests_waiting=0)
+    await until(engine, PATIENCE, num_requests_running=0, num_requests_waiting=0)
 
 
 @pytest.mark.parametrize("how", [ask, stream], ids=["whole", "streamed"])
 async def test_a_client_that_hangs_up_stops_the_generation(engine: Engine, how: Any) -> None:
     made = asyncio.create_task(how(engine, LONG))
-    await until(engine, 10, num_requests_running=1)
+    await until(engine, PATIENCE, num_requests_running=1)
     made.cancel()
     await asyncio.gather(made, return_exceptions=True)
     assert await until(engine, 2, num_requests_running=0) < 2

@@ -18,14 +18,10 @@ AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 
 async def begun(engine: Engine, tokens: int) -> asyncio.Task[list[dict[str, Any]]]:
     """A stream of that many tokens that has given its first."""
+    first = asyncio.Event()
     body = asked(HELLO, max_tokens=tokens, ignore_eos=True)
-    streaming = asyncio.create_task(stream(engine, body))
-    async with engine.client() as client:
-        while "num_requests_running" + '{engine="0",model_name="demo"} 1.0' not in (
-            (await client.get("/metrics")).text
-        ):
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(0.2)
+    streaming = asyncio.create_task(stream(engine, body, begun=first))
+    await asyncio.wait_for(first.wait(), EXIT_SECONDS)
     return streaming
 
 
