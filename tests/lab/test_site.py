@@ -48,7 +48,7 @@ def test_a_question_is_answered_with_a_tool_through_verified_tls(stack: Stack) -
     assert names.count("tool") == 2, heard
     assert names.count("token") > 5
     assert text_of(heard) == final_of(heard)
-    assert "green" in final_of(heard)
+    assert "other slot" in final_of(heard)
 
 
 def test_the_correlation_id_travels_from_the_edge_to_the_engine(stack: Stack) -> None:
