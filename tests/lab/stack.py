@@ -163,6 +163,9 @@ class Stack:
         return self.lab.ssh(host, f'sudo -u postgres psql -d rackhand -Atc "{statement}"')
 
 
+END = "-- end of answer --"
+
+
 @dataclass
 class Shell:
     """A root shell that stays open on a host: a command takes effect within milliseconds."""
@@ -173,6 +176,12 @@ class Shell:
         assert self.process.stdin
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
+
+    def ask(self, command: str) -> str:
+        """Run a command and return what it prints."""
+        self.tell(f"{command}; echo; echo {END}")
+        assert self.process.stdout
+        return "".join(iter(self.process.stdout.readline, f"{END}\n"))
 
 
 @contextlib.contextmanager
@@ -191,6 +200,22 @@ def shell(lab: Lab, host: str) -> Iterator[Shell]:
         yield opened
         assert process.stdin
         process.stdin.close()
+
+
+@contextlib.contextmanager
+def slow_engine(lab: Lab, host: str) -> Iterator[None]:
+    """Let a host's engine run a sixth of the time, so that there is a middle of a short answer."""
+    with shell(lab, host) as opened:
+        opened.tell(
+            "P=$(pgrep -u engine | xargs); while :; do kill -STOP $P; sleep 0.05; "
+            "kill -CONT $P; sleep 0.01; done 2>/dev/null & T=$!; echo slowed"
+        )
+        assert opened.process.stdout and opened.process.stdout.readline() == "slowed\n"
+        try:
+            yield
+        finally:
+            opened.tell("kill $T; wait $T 2>/dev/null; kill -CONT $P 2>/dev/null; echo freed")
+            opened.process.stdout.readline()
 
 
 def text_of(heard: list[Event]) -> str:

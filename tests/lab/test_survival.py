@@ -5,7 +5,9 @@ import time
 import uuid
 
 import pytest
-from stack import Event, Stack, final_of, shell, text_of
+from stack import Event, Shell, Stack, final_of, shell, slow_engine, text_of
+
+from ops.demo.chat import events
 
 pytestmark = pytest.mark.lab
 
@@ -37,7 +39,7 @@ def ask_and_kill(stack: Stack, units: str, thread: str) -> list[Event]:
             told = True
             opened.tell(f"kill -KILL {pids}")
 
-    with shell(stack.lab, "node1") as opened:
+    with shell(stack.lab, "node1") as opened, slow_engine(stack.lab, "node1"):
         heard = stack.chat({"message": QUESTION, "thread_id": thread}, at_first_token)
     assert told, heard
     return heard
@@ -72,39 +74,26 @@ def test_a_killed_engine_returns_and_the_client_still_gets_the_whole_answer(stac
     assert before != after
 
 
-def engine_counts(stack: Stack) -> tuple[float, float]:
-    """Requests that vLLM itself says it is working on, and those that it has aborted."""
-    page = stack.lab.ssh("node1", "curl -s http://127.0.0.1:8100/metrics")
-    running = re.search(r"^vllm:num_requests_running\{[^}]*\} ([\d.e+]+)", page, re.M)
-    aborted = re.search(
-        r'^vllm:request_success_total\{[^}]*finished_reason="abort"[^}]*\} ([\d.e+]+)', page, re.M
-    )
-    assert running and aborted, page[:2000]
-    return float(running.group(1)), float(aborted.group(1))
+def requests_running(opened: Shell) -> float:
+    """Requests that vLLM itself says it is working on."""
+    page = opened.ask("curl -s http://127.0.0.1:8100/metrics")
+    found = re.search(r"^vllm:num_requests_running\{[^}]*\} ([\d.e+]+)", page, re.M)
+    assert found, page[:2000]
+    return float(found.group(1))
 
 
 def test_a_client_that_leaves_stops_the_generation_within_two_seconds(stack: Stack) -> None:
-    # Heat makes the tiny model ramble to max_tokens, so that there is something to stop.
-    body = {
-        "messages": [{"role": "user", "content": "Tell me everything."}],
-        "stream": True,
-        "temperature": 2.0,
-        "frequency_penalty": 2.0,
-        "max_tokens": 1000,
-        "tools": [{"type": "function", "function": {"name": "none", "parameters": {}}}],
-        "tool_choice": "none",
-    }
-    _, aborted_before = engine_counts(stack)
     pieces = 0
-    with stack.stream("/v1/chat/completions", body) as response:
-        assert response.status_code == 200, response.read()
-        for line in response.iter_lines():
-            pieces += line.startswith("data: ")
-            if pieces > 5:
-                break
-    left = time.monotonic()
-    while engine_counts(stack) != (0, aborted_before + 1):
-        assert time.monotonic() - left < 2, f"{engine_counts(stack)} after {pieces} pieces"
+    with shell(stack.lab, "node1") as opened, slow_engine(stack.lab, "node1"):
+        with stack.stream("/chat", {"message": "Tell me a story"}) as response:
+            for name, _ in events(response.iter_lines()):
+                pieces += name == "token"
+                if pieces == 3:
+                    break
+            assert requests_running(opened) == 1
+        left = time.monotonic()
+        while requests_running(opened) > 0:
+            assert time.monotonic() - left < 2, "still generating for nobody"
 
 
 def test_a_reboot_brings_the_whole_stack_back_with_no_hand_on_it(stack: Stack) -> None:
@@ -139,10 +128,12 @@ def test_the_timers_service_renews_and_nginx_serves_the_new_certificate(stack: S
         "/etc/letsencrypt/renewal/agent.rackhand.test.conf; "
         "grep -q '^renew_before_expiry' /etc/letsencrypt/renewal/agent.rackhand.test.conf || "
         "sed -i '1i renew_before_expiry = 10 years' "
-        "/etc/letsencrypt/renewal/agent.rackhand.test.conf; systemctl start certbot.service"
+        "/etc/letsencrypt/renewal/agent.rackhand.test.conf; "
+        # Pebble refuses one nonce in twenty, and now and then the retry too: systemd tries again.
+        "systemctl start certbot.service || true"
     )
     stack.lab.ssh("node1", due)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while serial_on_the_wire(stack) == before:
         assert time.monotonic() < end, stack.lab.ssh("node1", "journalctl -u certbot -n 30")
         time.sleep(1)
