@@ -164,6 +164,8 @@ class Stack:
 
 
 END = "-- end of answer --"
+PROCESSES_OF_ENGINES = "find /proc -maxdepth 1 -user engine -name '[0-9]*' -printf '%f '"
+STOP_AND_GO = "while :; do kill -STOP $P; sleep 0.25; kill -CONT $P; sleep 0.01; done"
 
 
 @dataclass
@@ -204,12 +206,9 @@ def shell(lab: Lab, host: str) -> Iterator[Shell]:
 
 @contextlib.contextmanager
 def slow_engine(lab: Lab, host: str) -> Iterator[None]:
-    """Let a host's engine run a sixth of the time, so that there is a middle of a short answer."""
+    """Let a host's engine run only now and then, so that there is a middle of a short answer."""
     with shell(lab, host) as opened:
-        opened.tell(
-            "P=$(pgrep -u engine | xargs); while :; do kill -STOP $P; sleep 0.05; "
-            "kill -CONT $P; sleep 0.01; done 2>/dev/null & T=$!; echo slowed"
-        )
+        opened.tell(f"P=$({PROCESSES_OF_ENGINES}); {STOP_AND_GO} & T=$!; echo slowed")
         assert opened.process.stdout and opened.process.stdout.readline() == "slowed\n"
         try:
             yield
