@@ -24,7 +24,7 @@ MAGIC = {
     "role_name", "role_names", "role_path", "role_uuid", "vars",
 }  # fmt: skip
 #: Prefixes of names that are not compared: Ansible's, ours, and the reader's own.
-FREE_PREFIXES = ("ansible_", "fleet_", "vault_", "site_")
+FREE_PREFIXES = ("ansible_", "fleet_", "molecule_", "vault_", "site_")
 
 Spec = dict[str, dict[str, Any]]
 
