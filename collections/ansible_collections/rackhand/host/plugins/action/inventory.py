@@ -133,7 +133,9 @@ def without_echoes(problems: list[Problem]) -> list[Problem]:
     named = {problem.name for problem in problems}
     kept, causes = [], set()
     for problem in problems:
-        undefined = re.search(r"cannot be worked out: .*(?:attribute )?'(\w+)'(?: is undefined|$)", problem.what)
+        undefined = re.search(
+            r"cannot be worked out: .*(?:attribute )?'(\w+)'(?: is undefined|$)", problem.what
+        )
         cause = undefined.group(1) if undefined else ""
         if cause and (cause in named or (problem.host, cause) in causes):
             continue
