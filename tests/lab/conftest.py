@@ -25,7 +25,9 @@ def boot(hosts: int, image: str) -> Lab:
     name = f"test-{hosts}-{image.split('-')[0]}"
     if name not in BOOTED:
         command = ["ops", "lab", "up", "--name", name, "--hosts", str(hosts), "--image", image]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BOOT_SECONDS)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BOOT_SECONDS
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         nodes = [f"node{number}" for number in range(1, hosts + 1)]
         BOOTED[name] = Lab(name, ROOT / "inventories" / f"lab-{name}", nodes)
@@ -39,7 +41,12 @@ def labs() -> Iterator[Callable[[int, str], Lab]]:
     if os.environ.get("RACKHAND_KEEP_LAB") == "1":
         return
     for name in list(BOOTED):
-        subprocess.run(["ops", "lab", "down", "--name", name], check=True, timeout=300)
+        subprocess.run(
+            ["ops", "lab", "down", "--name", name],
+            stdin=subprocess.DEVNULL,
+            check=True,
+            timeout=300,
+        )
         del BOOTED[name]
 
 

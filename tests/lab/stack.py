@@ -51,7 +51,9 @@ class Lab:
     def ssh(self, host: str, command: str, *, check: bool = True) -> str:
         """Run a shell command on a host as root."""
         words = ["ops", "lab", "ssh", "--name", self.name, host, "--", command]
-        result = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        )
         assert not check or result.returncode == 0, f"{host}: {command}\n{result.stderr}"
         return result.stdout.strip()
 
@@ -61,7 +63,13 @@ def run_site(lab: Lab, *arguments: str) -> SiteRun:
     command = ["ansible-playbook", "-i", str(lab.inventory), "playbooks/site.yml", *arguments]
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=SITE_SECONDS, env=environment
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SITE_SECONDS,
+        env=environment,
     )
     hosts = {
         name: {key: int(value) for key, value in (pair.split("=") for pair in counts.split())}

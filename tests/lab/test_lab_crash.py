@@ -25,7 +25,9 @@ LONGEST_UP, LONGEST_DOWN = 4.0, 1.2  # seconds; a kill falls somewhere inside
 
 
 def lab(*words: str) -> str:
-    done = subprocess.run([*LAB, *words], capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(
+        [*LAB, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=REPOSITORY
+    )
     assert done.returncode == 0, f"ops lab {' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -47,9 +49,13 @@ def traces(name: str) -> list[str]:
     ]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line}" for line in mounts if f"/labs/{name}/" in line]
-    links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True).stdout
+    links = subprocess.run(
+        ["ip", "-br", "link"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    ).stdout
     found += [f"link {line}" for line in links.splitlines() if f"vb-{name}-" in line]
-    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+    tables = subprocess.run(
+        ["nft", "list", "tables"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    ).stdout
     found += [line for line in tables.splitlines() if line.endswith(f" rackhand_{name}")]
     paths = LabPaths(name)
     left = [paths.root, paths.inventory, Group(name).path]
@@ -76,7 +82,9 @@ def assert_exactly_running(plan: LabPlan) -> None:
             "--",
             "systemctl is-system-running --wait",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=REPOSITORY
+        )
         assert done.stdout.strip() == "running", f"{host}: {done.stdout} {done.stderr}"
     guests = [p.parent.name for p in Group(plan.name).path.glob("*/guest")]
     assert sorted(guests) == sorted(plan.hosts)
@@ -87,13 +95,19 @@ def assert_exactly_running(plan: LabPlan) -> None:
 
 def machine_state() -> dict[str, object]:
     """What belongs to the machine and to no lab."""
-    links = json.loads(subprocess.run(["ip", "-j", "address"], capture_output=True).stdout)
+    links = json.loads(
+        subprocess.run(
+            ["ip", "-j", "address"], stdin=subprocess.DEVNULL, capture_output=True
+        ).stdout
+    )
     own = [link for link in links if not link["ifname"].startswith(("rh-", "vb-"))]
     for link in own:
         for address in link["addr_info"]:
             address.pop("valid_life_time", None)
             address.pop("preferred_life_time", None)
-    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+    tables = subprocess.run(
+        ["nft", "list", "tables"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    ).stdout
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return {
         "links": own,

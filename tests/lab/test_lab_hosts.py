@@ -23,7 +23,9 @@ BOOT = 120.0  # seconds for a host to come back
 
 def lab(*words: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "ops.cli.lab", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=REPOSITORY
+    )
     assert done.returncode == code, f"ops lab {' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
@@ -105,7 +107,10 @@ def test_the_certificate_authority_answers_by_its_name(name: str) -> None:
     command = ["curl", "-sS", "--cacert", str(ca), "--retry", "5", "--retry-connrefused"]
     command += ["--resolve", f"acme.rackhand.test:14000:{address}"]
     done = subprocess.run(
-        [*command, "https://acme.rackhand.test:14000/dir"], capture_output=True, text=True
+        [*command, "https://acme.rackhand.test:14000/dir"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     assert "newOrder" in json.loads(done.stdout), done.stderr
 
@@ -145,7 +150,13 @@ def test_two_labs_stand_side_by_side(name: str) -> None:
 
 def test_the_inventory_is_an_ordinary_one(name: str) -> None:
     ansible = [f"{sys.prefix}/bin/ansible", "-i", str(LabPaths(name).inventory), "all"]
-    done = subprocess.run([*ansible, "-m", "ping"], capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(
+        [*ansible, "-m", "ping"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
     assert "SUCCESS" in done.stdout, done.stdout + done.stderr
 
 

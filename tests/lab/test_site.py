@@ -89,4 +89,6 @@ def test_verify_fails_and_shows_the_journal_when_a_unit_is_down(stack: Stack) ->
 
 def verify(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["ops", "verify", "-i", str(lab.inventory), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+    )
