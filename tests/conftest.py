@@ -1,6 +1,8 @@
 """What all tests share: where the commands are, and a machine without a person's own settings."""
 
+import datetime
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -22,3 +24,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: number for number, name in enumerate(order)}
     root = Path(__file__).parent
     items.sort(key=lambda item: places.get(item.path.relative_to(root).parts[0], 0))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Write what a long run showed to docs/results/, dated."""
+    if config.option.markexpr != "long":
+        return
+    reports = [
+        report
+        for outcome in ("passed", "failed", "error", "skipped")
+        for report in terminalreporter.stats.get(outcome, [])
+        if report.when == "call" or outcome != "passed"
+    ]
+    if not reports:
+        return
+    today = datetime.datetime.now(datetime.UTC).date()
+    passed = sum(report.passed for report in reports)
+    lines = [
+        "# The long tests",
+        "",
+        f"{today}, {os.cpu_count()} cores, Python {platform.python_version()}. Written by the run "
+        f"itself (`make test-long`): {passed} of {len(reports)} passed.",
+        "",
+        "| test | outcome | seconds |",
+        "|---|---|---|",
+        *(f"| `{r.nodeid}` | {r.outcome} | {r.duration:.0f} |" for r in reports),
+    ]
+    path = Path(__file__).parent.parent / "docs" / "results" / f"{today}-long.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    terminalreporter.write_line(f"written: {path.relative_to(Path.cwd())}")
