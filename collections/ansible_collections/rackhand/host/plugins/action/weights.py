@@ -3,22 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-
-
-def describe(folder: Path) -> dict[str, dict[str, Any]]:
-    """Path to sha256 and size (bytes) of every file below a folder."""
-    found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".manifest.json"):
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[str(path.relative_to(folder))] = {"sha256": digest, "size": path.stat().st_size}
-    return found
+from ansible_collections.rackhand.host.plugins.module_utils.manifest import describe
 
 
 class ActionModule(ActionBase):
@@ -39,7 +29,7 @@ class ActionModule(ActionBase):
             folder = Path(args["source"].removeprefix("file://"))
             if not folder.is_dir():
                 raise AnsibleActionFail(f"models: {args['source']} is no folder on this machine")
-            args["manifest"] = describe(folder)
+            args["manifest"] = describe(str(folder))
             answer = self._module({**args, "step": "missing"})
             if answer.get("failed"):
                 return answer

@@ -43,37 +43,18 @@ missing:
   type: list
 """
 
-import hashlib
 import json
 import os
 import shutil
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.rackhand.host.plugins.module_utils.manifest import (
+    MANIFEST,
+    describe,
+    sha256,
+)
 
-MANIFEST = ".manifest.json"
 SPARE_BYTES = 1 << 30  # left free on the disk after staging
-
-
-def sha256(path: str) -> str:
-    """Checksum of one file."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def describe(folder: str) -> dict[str, dict[str, Any]]:
-    """Path to sha256 and size (bytes) of every file below a folder."""
-    found = {}
-    for base, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if f not in {".cache", ".git"})
-        for name in sorted(names):
-            path = os.path.join(base, name)
-            if name != MANIFEST:
-                found[os.path.relpath(path, folder)] = {
-                    "sha256": sha256(path),
-                    "size": os.path.getsize(path),
-                }
-    return found
 
 
 class Staging:
