@@ -24,7 +24,10 @@ UV_LOCK = ROOT / "requirements" / "uv.lock"
 CACHE = Path(os.environ.get("RACKHAND_CACHE", "/var/cache/rackhand"))
 
 CONTROL_PACKAGES = ("python3-venv", "openssh-client")
-LAB_PACKAGES = ("systemd-container", "mmdebstrap", "nftables", "iproute2", "debian-archive-keyring")
+LAB_PACKAGES = (
+    *("systemd-container", "mmdebstrap", "nftables", "iproute2", "debian-archive-keyring"),
+    *("apt-utils", "gnupg"),  # the mirror's indexes and signatures
+)
 TEST_PACKAGES = ("postgresql", "redis-server", "shellcheck")
 """PostgreSQL and Redis serve the agent app's tests, which start their own; the
 packages' services stay disabled."""
