@@ -18,24 +18,27 @@ def engine(
         yield running
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def unhurried(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    """Each engine in turn, slow enough that a test can look while it works."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with started(request.param, folder, unhurried=True) as running:
+        yield running
+
+
 @pytest.fixture(scope="session", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     """The kinds of engines, for tests that end theirs."""
     return str(request.param)
 
 
-#: On an idle machine the tiny model makes 1,000 tokens a second, which starves vLLM's own metrics
-#: page, and vLLM loses its shutdown races at times: too unsure for every run.
-RACES_OF_VLLM = (
-    "test_more_requests_than_seats",
-    "test_a_client_that_hangs_up",
-    "test_when_the_time_is_over",
-    "test_without_time",
-)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave real vLLM's races to the long run."""
+    """Leave the ends of real vLLM that take a minute each to the long run."""
     for item in items:
-        if "[vllm" in item.name and item.name.startswith(RACES_OF_VLLM):
+        if item.name in (
+            "test_when_the_time_is_over_an_error_event_ends_the_stream[vllm]",
+            "test_without_time_the_stream_is_aborted[vllm]",
+        ):
             item.add_marker(pytest.mark.long)

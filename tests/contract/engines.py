@@ -22,6 +22,7 @@ from ops.lab import demo_model, environment
 SEATS = 4
 CONTEXT = 8192
 READY_SECONDS = 300.0
+PONDEROUS_LAYERS = 16  # some 0.3 billion parameters
 ROOT = Path(__file__).resolve().parents[2]
 IN_ITS_PLACE = (  # a mount namespace in which the environment lies where it knows itself to be
     'mount -t tmpfs none /opt && mkdir -p {home} && mount --bind -o ro {folder} {home} && exec "$@"'
@@ -51,12 +52,27 @@ class Engine:
 
 
 @contextmanager
-def started(kind: str, folder: Path, *more: str, shutdown_timeout: int = 30) -> Iterator[Engine]:
-    """An engine of a kind, ready to answer; nothing of it is left afterwards."""
+def started(
+    kind: str, folder: Path, *more: str, shutdown_timeout: int = 30, unhurried: bool = False
+) -> Iterator[Engine]:
+    """An engine of a kind, ready to answer; nothing of it is left afterwards.
+
+    Args:
+        kind: `vllm` or `stand-in`.
+        folder: For its log and files.
+        more: Further flags.
+        shutdown_timeout: Seconds that requests have after SIGTERM.
+        unhurried: Make tens of tokens a second, as a model of use does. The demo model makes a
+            thousand, which starves vLLM's own metrics page and loses its shutdown races.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     model = demo_model.ensure() if kind == "vllm" else folder
+    if unhurried and kind == "vllm":
+        model, more = _ponderous(model, folder / "ponderous"), (*more, "--load-format", "dummy")
+    elif unhurried:
+        more = (*more, "--tokens-per-second", "50")
     command = [
         *(_vllm() if kind == "vllm" else _stand_in()),
         *("serve", str(model), "--served-model-name", "demo"),
@@ -85,6 +101,19 @@ def started(kind: str, folder: Path, *more: str, shutdown_timeout: int = 30) -> 
         yield engine
     finally:
         _end(process)
+
+
+def _ponderous(model: Path, folder: Path) -> Path:
+    """The demo model's shape, grown until two cores take their time; it has no weights."""
+    folder.mkdir()
+    for file in model.iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((model / "config.json").read_text())
+    grown = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": PONDEROUS_LAYERS}
+    grown["layer_types"] = ["full_attention"] * PONDEROUS_LAYERS
+    (folder / "config.json").write_text(json.dumps(config | grown))
+    return folder
 
 
 def _stand_in() -> list[str]:

@@ -94,25 +94,25 @@ async def test_its_metrics_count_what_was_done(engine: Engine) -> None:
     assert grown["request_generation_tokens_sum"] == 7
 
 
-async def test_more_requests_than_seats_wait_and_are_counted(engine: Engine) -> None:
-    tasks = [asyncio.create_task(ask(engine, LONG)) for _ in range(SEATS + 2)]
+async def test_more_requests_than_seats_wait_and_are_counted(unhurried: Engine) -> None:
+    tasks = [asyncio.create_task(ask(unhurried, LONG)) for _ in range(SEATS + 2)]
     try:
-        await until(engine, PATIENCE, num_requests_running=SEATS, num_requests_waiting=2)
+        await until(unhurried, PATIENCE, num_requests_running=SEATS, num_requests_waiting=2)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    await until(engine, PATIENCE, num_requests_running=0, num_requests_waiting=0)
+    await until(unhurried, PATIENCE, num_requests_running=0, num_requests_waiting=0)
 
 
 @pytest.mark.parametrize("how", [ask, stream], ids=["whole", "streamed"])
-async def test_a_client_that_hangs_up_stops_the_generation(engine: Engine, how: Any) -> None:
-    made = asyncio.create_task(how(engine, LONG))
-    await until(engine, PATIENCE, num_requests_running=1)
+async def test_a_client_that_hangs_up_stops_the_generation(unhurried: Engine, how: Any) -> None:
+    made = asyncio.create_task(how(unhurried, LONG))
+    await until(unhurried, PATIENCE, num_requests_running=1)
     made.cancel()
     await asyncio.gather(made, return_exceptions=True)
-    assert await until(engine, 2, num_requests_running=0) < 2
-    before = await values(engine)
+    assert await until(unhurried, 2, num_requests_running=0) < 2
+    before = await values(unhurried)
     await asyncio.sleep(0.3)
-    after = await values(engine)
+    after = await values(unhurried)
     assert after["generation_tokens_total"] == before["generation_tokens_total"]
