@@ -27,6 +27,8 @@ COMMANDS = {
     "provision": Entry("ops.cli.provision", "Bring the hosts of an inventory to what it says."),
     "verify": Entry("ops.cli.verify", "Prove that the hosts are what the inventory says."),
     "status": Entry("ops.cli.status", "Show hosts, models, slots and units."),
+    "driver": Entry("ops.cli.driver", "Show and move the hosts' GPU drivers."),
+    "fit": Entry("ops.cli.fit", "Tell whether a model fits GPUs, and with which flags."),
     "lab": Entry("ops.cli.lab", "Boot and end a rehearsal fleet on this machine."),
     "demo": Entry("ops.cli.demo", "From nothing to a streamed reply in the lab.", hidden=True),
 }

@@ -46,6 +46,10 @@ class Progress:
     changes: list[tuple[str, str, str]] = field(default_factory=list)
     """(host, role, task) of every change."""
     failures: list[Failure] = field(default_factory=list)
+    collect: str = ""
+    """Full name of a module whose results are kept, secrets or not; none are otherwise."""
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By host, the first result of the module `collect` that was not skipped."""
     _task_began: float = 0.0
 
     def observe(self, name: str, data: Mapping[str, Any], now: float) -> None:
@@ -85,6 +89,8 @@ class Progress:
         result = data.get("res") or {}
         counts = self.hosts.setdefault(host, Counts())
         self.busy.pop(host, None)
+        if self.collect and data.get("task_action") == self.collect and outcome != "skipped":
+            self.results.setdefault(host, result)
         if outcome == "failed" and data.get("ignore_errors"):
             outcome = "ok"
         setattr(counts, outcome, getattr(counts, outcome) + 1)

@@ -25,6 +25,7 @@ def run_playbook(
     *,
     arguments: Sequence[str] = (),
     observer: Observer = lambda _name, _progress, _text: None,
+    collect: str = "",
 ) -> tuple[int, Progress]:
     """Run a playbook to its end.
 
@@ -33,6 +34,7 @@ def run_playbook(
         inventory: a folder or file.
         arguments: further options of `ansible-playbook`, such as `--check`.
         observer: sees every event.
+        collect: a module whose results `Progress.results` keeps, such as `rackhand.host.ready`.
 
     Returns:
         Ansible's exit status (0 when every host is as wanted) and the progress.
@@ -42,7 +44,7 @@ def run_playbook(
     """
     import ansible_runner  # 0.3 s of import
 
-    progress = Progress()
+    progress = Progress(collect=collect)
 
     def handle(event: dict[str, Any]) -> bool:
         name = event.get("event", "")

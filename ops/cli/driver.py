@@ -1,0 +1,243 @@
+"""`ops driver`: the fleet's GPU drivers, moved host by host without losing a request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ops.driver.move import Patience
+    from ops.driver.plan import HostMove
+    from ops.driver.state import DriverState
+    from ops.fleet.model import Fleet, Host
+
+app = typer.Typer(
+    help="The fleet's NVIDIA drivers: what is loaded, what an upgrade would do, doing it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Inventory = Annotated[
+    Path, typer.Option("-i", "--inventory", envvar="OPS_INVENTORY", help="Folder or file.")
+]
+Limit = Annotated[str, typer.Option(help="Only these hosts, comma-separated.")]
+To = Annotated[str, typer.Option("--to", help="Branch (595) or exact version (595.91.07).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+DrainTimeout = Annotated[
+    float, typer.Option(min=0, help="Seconds that requests under way may take.")
+]
+ReadyTimeout = Annotated[float, typer.Option(min=1, help="Seconds that engines may take.")]
+
+
+@app.command()
+def status(inventory: Inventory, limit: Limit = "", as_json: Json = False) -> None:
+    """Show loaded and installed drivers, kernels and GPUs.
+
+    Exit status 0: all is well; 1: a host needs a reboot or has another fault.
+
+    Example: ops driver status -i inventories/example
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from ops.driver.state import survey
+    from ops.fleet import load
+
+    fleet = load(inventory)
+    states = survey(fleet, chosen(fleet, limit))
+    if as_json:
+        rows = [{**asdict(state), "findings": state.findings} for state in states]
+        typer.echo(json.dumps({"hosts": rows}, indent=2))
+    else:
+        Console(highlight=False).print(states_table(states))
+    raise typer.Exit(1 if any(state.findings for state in states) else 0)
+
+
+@app.command()
+def plan(inventory: Inventory, to: To, limit: Limit = "", as_json: Json = False) -> None:
+    """Show what an upgrade would do on each host; nothing changes.
+
+    Example: ops driver plan -i inventories/example --to 595
+    """
+    upgrade(inventory, to, limit, as_json=as_json, dry_run=True)
+
+
+@app.command()
+def upgrade(
+    inventory: Inventory,
+    to: To,
+    limit: Limit = "",
+    as_json: Json = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    drain_timeout: DrainTimeout = 300,
+    ready_timeout: ReadyTimeout = 900,
+) -> None:
+    """Move hosts to a branch or version, one after the other.
+
+    Each host is drained, moved in one apt transaction, rebooted if the loaded
+    module is not the installed one, proven, and let in again. The first failure
+    ends it; run it again to go on.
+
+    Example: ops driver upgrade -i inventories/example --to 595
+    """
+    from ops.driver.move import Patience
+    from ops.driver.plan import Target
+    from ops.fleet import load
+    from ops.fleet.desired import write_variables
+
+    target = Target.parse(to)
+    fleet = load(inventory)
+    hosts = chosen(fleet, limit)
+    patience = Patience(drain_timeout, ready_timeout)
+    wanted = target.variables()
+    if not _run(fleet, hosts, lambda _state: wanted, patience, as_json, yes, dry_run):
+        return
+    if limit:
+        typer.echo(f"The inventory is as it was: {limit} went ahead of it to {to}")
+        return
+    lasting = {k: v for k, v in wanted.items() if k != "nvidia_driver_update"}
+    for path in write_variables(fleet.inventory, "gpu", lasting):
+        typer.echo(f"Wrote {to} into {path}")
+
+
+@app.command()
+def rollback(
+    inventory: Inventory,
+    limit: Limit = "",
+    as_json: Json = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    drain_timeout: DrainTimeout = 300,
+    ready_timeout: ReadyTimeout = 900,
+) -> None:
+    """Bring back the exact packages that each host had before.
+
+    Example: ops driver rollback -i inventories/example --limit gpu1
+    """
+    from ops.driver.move import Patience
+    from ops.driver.plan import previous_variables
+    from ops.fleet import load
+    from ops.fleet.desired import write_variables
+
+    fleet = load(inventory)
+    hosts = chosen(fleet, limit)
+    patience = Patience(drain_timeout, ready_timeout)
+    moves = _run(fleet, hosts, previous_variables, patience, as_json, yes, dry_run)
+    targets = {(m.variables["nvidia_driver_branch"], m.to) for m in moves}
+    if limit or len(targets) != 1:
+        return
+    branch, version = targets.pop()
+    lasting = {"nvidia_driver_branch": branch, "nvidia_driver_version": version}
+    for path in write_variables(fleet.inventory, "gpu", lasting):
+        typer.echo(f"Wrote {version} into {path}")
+
+
+def _run(
+    fleet: Fleet,
+    hosts: tuple[Host, ...],
+    wanted: Any,
+    patience: Patience,
+    as_json: bool,
+    yes: bool,
+    dry_run: bool,
+) -> list[HostMove]:
+    """Plan, show, ask, do; the moves that were carried out."""
+    import json
+    import time
+
+    from rich.console import Console
+
+    from ops.driver import move as moving
+
+    console = Console(highlight=False)
+    with Console(stderr=True).status("asking the hosts what apt would do …"):
+        moves = moving.plan(fleet, hosts, wanted)
+    if as_json:
+        typer.echo(json.dumps({"moves": [m.as_record() for m in moves]}, indent=2))
+    else:
+        show_plan(console, moves)
+    if dry_run:
+        return []
+    if not yes and any(m.needed for m in moves):
+        typer.confirm("Go on?", abort=True, err=True)
+    began = time.monotonic()
+    progress = Console(stderr=True, highlight=False) if as_json else console
+    states = moving.carry_out(fleet, moves, patience, progress)
+    if not as_json:
+        console.print(f"\n{len(states)} host(s) in {time.monotonic() - began:.0f} s")
+        console.print(states_table(states))
+    return moves
+
+
+def chosen(fleet: Fleet, limit: str) -> tuple[Host, ...]:
+    """The GPU hosts, or those of them that are named.
+
+    Raises:
+        InputError: A name is no host, or not of group `gpu`.
+    """
+    from ops.errors import InputError
+
+    hosts = fleet.group("gpu")
+    if not limit:
+        return hosts
+    named = tuple(fleet.host(name.strip()) for name in limit.split(","))
+    for host in named:
+        if host not in hosts:
+            raise InputError(
+                f"{host.name} is not in group gpu",
+                place="--limit",
+                cure="one of: " + ", ".join(h.name for h in hosts),
+            )
+    return named
+
+
+def states_table(states: list[DriverState]) -> Table:
+    """One row per host."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False)
+    for heading in ("host", "GPUs", "loaded", "installed", "module", "channel", "kernel", ""):
+        drawn.add_column(heading)
+    for state in states:
+        findings = [*state.findings, *([f"drained: {state.drained}"] if state.drained else [])]
+        names = {gpu.name for gpu in state.gpus}
+        if state.problem:
+            drawn.add_row(state.host, "", "", "", "", "", "", Text(state.problem, style="red"))
+            continue
+        drawn.add_row(
+            state.host,
+            f"{len(state.gpus)} of {state.devices} {', '.join(sorted(names))}".rstrip(),
+            state.loaded or "-",
+            state.installed_next or "-",
+            state.flavour or "-",
+            state.channel or "-",
+            state.kernel,
+            Text("\n".join(findings), style="red") if findings else Text("well", style="green"),
+        )
+    return drawn
+
+
+def show_plan(console: Console, moves: list[HostMove]) -> None:
+    """Each host's steps, the packages, and what to know before saying yes."""
+    for move in moves:
+        console.print(f"\n{move.host}", style="bold")
+        for number, step in enumerate(move.steps(), 1):
+            console.print(f"  {number}. {step}", markup=False)
+        for name, version in move.install.items():
+            console.print(f"     + {name} {version}", style="dim", markup=False)
+        for name in move.remove:
+            console.print(f"     - {name}", style="dim", markup=False)
+        for warning in move.warnings():
+            console.print(f"  ! {warning}", style="yellow", markup=False)

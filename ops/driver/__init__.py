@@ -1,0 +1,1 @@
+"""`ops driver`: what GPU drivers a fleet has, and moving them host by host."""
