@@ -10,6 +10,8 @@ from ops.fit.model_fit import fewest_gpus, longest
 from ops.fit.question import Question
 
 FEW_SEQUENCES = 64
+LARGE_SHARE = 0.95
+"""As far as one engine alone on a GPU can go: a display or a second slot needs the rest."""
 SHORTEST_CONTEXT = 1024
 CONTEXT_STEP = 256
 
@@ -26,8 +28,8 @@ def suggest(question: Question) -> list[Suggestion]:
     """Changes that make a model fit, best first; empty when it fits or nothing helps.
 
     What costs neither quality nor money comes first, then what asks less of the engine, then what
-    costs money, then what costs quality: a smaller batch, FP8 cache, FP8 weights, fewer requests,
-    a shorter context, more GPUs, a larger card, four-bit weights.
+    costs money, then what costs quality: a smaller batch, more of the memory, FP8 cache, FP8
+    weights, fewer requests, a shorter context, more GPUs, a larger card, four-bit weights.
     """
     if question.verdict.fits:
         return []
@@ -41,6 +43,11 @@ def changes(question: Question) -> Iterator[Suggestion]:
         yield Suggestion(
             f"batch {FEW_SEQUENCES} requests at most, not {question.setting.sequences}",
             replace(question, setting=smaller),
+        )
+    if question.setting.share < LARGE_SHARE:
+        yield Suggestion(
+            f"give vLLM {LARGE_SHARE:.0%} of the memory, if nothing else is on the GPU",
+            replace(question, setting=replace(question.setting, share=LARGE_SHARE)),
         )
     if question.card.caches_fp8 and question.setting.kv_bytes > 1:
         yield Suggestion(

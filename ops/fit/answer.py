@@ -32,7 +32,8 @@ def sentence(question: Question) -> str:
     used = f"{gib(verdict.needed)} of {gib(verdict.budget)} per GPU"
     if verdict.fits:
         requests = "request" if verdict.requests == 1 else "requests"
-        return f"fits: {used}; room for {verdict.requests} {requests} of {setting.context} tokens"
+        room = f"room for {verdict.requests} {requests} of {setting.context} tokens"
+        return f"fits: {used}; {room}{'; close, so try it first' if verdict.close else ''}"
     return f"does not fit: {verdict.reason} ({used})"
 
 
@@ -66,7 +67,12 @@ def describe(question: Question) -> dict[str, Any]:
         "card": question.card.name,
         "gpus": question.gpus,
         "setting": asdict(question.setting),
-        "verdict": {**asdict(verdict), "needed": verdict.needed, "spare": verdict.spare},
+        "verdict": {
+            **asdict(verdict),
+            "needed": verdict.needed,
+            "spare": verdict.spare,
+            "close": verdict.close,
+        },
         "sentence": sentence(question),
         "flags": " ".join(flags(question)).split(),
         "suggestions": [

@@ -8,8 +8,8 @@ Standard library only. The preflight action asks `judge_memory` with an entry of
 Sources of the formula: vLLM 0.32's `determine_available_memory` (share of memory, less weights,
 less the peak of a forward pass over dummy tokens, less CUDA graphs; the rest is KV cache),
 `kv_cache_interface.py` (cache of a request) and `EngineArgs.get_batch_defaults`. The constants
-were fitted to 60 measured starts of vLLM 0.19 on H100s (llm-d-planner,
-accuracy/results/v0.19.0/accuracy_report.md) and checked on others: docs/fit.md has the table.
+were fitted to starts of vLLM 0.19 that llm-d-planner measured on H100s
+(accuracy/results/v0.19.0/accuracy_report.md) and checked on others: docs/fit.md has the table.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ RUNTIME_PARALLEL = int(2.1 * GIB)
 #: CUDA graphs grow with layers and with the batch sizes captured: Llama 3.1 8B 0.84 GiB of
 #: vLLM's own estimate at all 51 sizes, 0.4 GiB and less in logs with few.
 GRAPH_PER_LAYER = 13 * MIB
+#: Share of the budget by which whole starts differed from the formula, at most.
+UNSURE = 0.02
 LARGEST_CAPTURE = 512
 
 
@@ -112,6 +114,11 @@ class Verdict:
     def spare(self) -> int:
         """Budget less what is needed; below 0 by how much does not fit."""
         return self.budget - self.needed
+
+    @property
+    def close(self) -> bool:
+        """Whether it fits by less than the formula is sure of (docs/fit.md)."""
+        return self.fits and self.spare < UNSURE * self.budget
 
 
 def judge_memory(
@@ -257,7 +264,9 @@ def fit(shape: Shape, precision: Precision, setting: Setting, weights_bytes: int
     if not reason and shape.longest_context and setting.context > shape.longest_context:
         reason = f"the model was made for {shape.longest_context} tokens, not {setting.context}"
     if not reason and wanted > room:
-        reason = f"{(wanted - room) / GIB:.1f} GiB too much on each GPU"
+        over = wanted - room
+        size = f"{over / GIB:.1f} GiB" if over >= GIB else f"{max(1, over // MIB)} MiB"
+        reason = f"{size} too much on each GPU"
     return Verdict(
         fits=not reason,
         reason=reason,
