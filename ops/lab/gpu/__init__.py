@@ -1,0 +1,1 @@
+"""The simulated GPU: NVML and `nvidia-smi` over a description file, for the lab only."""
