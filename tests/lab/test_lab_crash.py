@@ -21,7 +21,6 @@ from ops.lab.paths import REPOSITORY, LabPaths
 pytestmark = pytest.mark.lab
 
 LAB = [sys.executable, "-m", "ops.cli.lab"]
-LONGEST_UP, LONGEST_DOWN = 4.0, 1.2  # seconds; a kill falls somewhere inside
 
 
 def lab(*words: str) -> str:
@@ -127,14 +126,22 @@ def name() -> Iterator[str]:
     assert machine_state() == before
 
 
+def whole(name: str, verb: str) -> float:
+    """Seconds that a whole `up` from nothing, or a whole `down`, takes here: kills fall inside."""
+    began = time.monotonic()
+    lab(*([verb, "--hosts", "2"] if verb == "up" else [verb]), "--name", name)
+    return time.monotonic() - began
+
+
 def crash_and_heal(name: str, moments: random.Random, rounds: int) -> int:
     """Kill `up` and `down` in turn; after each a whole command heals it. Kills that hit."""
     hits = 0
+    lasts = {verb: whole(name, verb) for verb in ("up", "down")}
     for number in range(rounds):
-        lab("down" if number % 4 < 2 else "up", "--name", name)
-        words = ["up", "--hosts", "2"] if number % 4 < 2 else ["down"]
-        longest = LONGEST_UP if words[0] == "up" else LONGEST_DOWN
-        hits += kill_midway(moments.uniform(0.15, longest), *words, "--name", name)
+        verb = "up" if number % 4 < 2 else "down"
+        lab("down" if verb == "up" else "up", "--name", name)
+        words = [verb, "--hosts", "2"] if verb == "up" else [verb]
+        hits += kill_midway(moments.uniform(0.15, lasts[verb]), *words, "--name", name)
         if number % 2:
             lab("down", "--name", name)
             assert traces(name) == [], f"round {number}"
