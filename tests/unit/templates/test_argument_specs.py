@@ -12,7 +12,14 @@ from rendering import ROOT
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 
 # What a person writes in an inventory (docs/architecture.md); role preflight judges it.
-INVENTORY = {"domain", "models", "private_address"}
+INVENTORY = {
+    "domain",
+    "models",
+    "nvidia_cuda_repo_key_file",
+    "nvidia_cuda_repo_key_fingerprint",
+    "nvidia_cuda_repo_url",
+    "private_address",
+}
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.rackhand.host.plugins.module_utils.driver_judgement import (
+    choose_module,
+    judge_request,
+)
+from ansible_collections.rackhand.host.plugins.module_utils.driver_packages import (
+    Host,
+    Refusal,
+    Wanted,
+)
 
 GIB = 2**30
 SUPPORTED = {("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")}
@@ -61,7 +70,10 @@ class ActionModule(ActionBase):
             "failed": bool(failed),
             "msg": head + text,
             "findings": findings,
-            "ansible_facts": {"fleet_host_gpus": survey["gpus"]},
+            "ansible_facts": {
+                "fleet_host_gpus": len(survey["devices"]),
+                "fleet_host_machine": survey["architecture"],
+            },
         }
 
 
@@ -86,6 +98,8 @@ def judge(survey: dict[str, Any], args: dict[str, Any]) -> Iterator[Finding]:
     yield from judge_names(survey["names"], bool(args["names_required"]))
     yield judge_clock(survey["clock_offset"])
     yield judge_gpus(survey, int(args["gpus_wanted"]))
+    if survey["devices"] and args.get("driver"):
+        yield from judge_driver(survey, args["driver"])
 
 
 def judge_system(survey: dict[str, Any]) -> Finding:
@@ -103,6 +117,8 @@ def judge_system(survey: dict[str, Any]) -> Finding:
 def judge_disks(survey: dict[str, Any], wanted: list[dict[str, Any]]) -> Iterator[Finding]:
     """Free space where the weights and the rest go."""
     for rule, found in zip(wanted, survey["disks"], strict=True):
+        if rule.get("driver") and not survey["devices"]:
+            continue
         free, need = found["free"] / GIB, float(rule["free_gb"])
         text = f"{found['path']} has {free:.1f} GiB free, {need:.1f} wanted"
         if free >= need:
@@ -156,10 +172,43 @@ def judge_clock(offset_s: float) -> Finding:
 
 def judge_gpus(survey: dict[str, Any], wanted: int) -> Finding:
     """GPUs on the bus against those that the inventory pins."""
-    text = f"{survey['gpus']} on the bus, {wanted} named by the inventory"
-    if survey["gpus"] >= wanted:
+    have = len(survey["devices"])
+    kinds = ", ".join(dict.fromkeys(survey["architectures"]))
+    text = f"{have} on the bus{f' ({kinds})' if kinds else ''}, {wanted} named by the inventory"
+    if have >= wanted:
         return finding("ok", "gpus", text)
     return finding("fail", "gpus", text, "seat the missing ones, or correct models[].gpus")
+
+
+def judge_driver(survey: dict[str, Any], driver: dict[str, str]) -> Iterator[Finding]:
+    """Whether this host takes the driver that the inventory names: modules, firmware, headers."""
+    wanted = Wanted(
+        channel=driver["channel"],
+        branch=driver["branch"],
+        version=driver["version"],
+        module=driver["module"],
+    )
+    host = Host(
+        distribution=survey["os"].get("ID", ""),
+        devices=survey["devices"],
+        secure_boot=survey["secure_boot"],
+        key_enrolled=survey["key_enrolled"],
+    )
+    try:
+        judge_request(host, wanted)
+        module = choose_module(wanted, survey["devices"])
+    except Refusal as refusal:
+        yield finding("fail", "driver", refusal.message, refusal.cure)
+        return
+    kernel = survey["kernels"][-1]
+    text = f"branch {wanted.branch}, {module} modules, channel {wanted.channel}, kernel {kernel}"
+    if wanted.channel == "cuda" and survey["headers"] == "missing":
+        yield finding(
+            "fail", "driver", f"{text}: DKMS needs linux-headers-{kernel}, which no repository has",
+            "boot a kernel that the repositories have headers for, or add its repository",
+        )  # fmt: skip
+    else:
+        yield finding("ok", "driver", text)
 
 
 def write_report(

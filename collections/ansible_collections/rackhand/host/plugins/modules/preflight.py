@@ -15,6 +15,7 @@ options:
   names_required: {type: bool, required: true, description: Whether an unresolved name is a failure.}
   weights_gb: {type: float, required: true, description: GiB of the largest model's weights.}
   gpus_wanted: {type: int, required: true, description: Highest count of GPUs that a model pins.}
+  driver: {type: dict, default: {}, description: "Channel, branch, version and module of the driver."}
   report: {type: path, description: "Folder on the control machine for <host>.json."}
 author: [The Rackhand founders]
 """

@@ -29,21 +29,15 @@ import platform
 import re
 import shutil
 import socket
+import subprocess
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.rackhand.host.plugins.module_utils import gpu_hardware
+from ansible_collections.rackhand.host.plugins.module_utils.gpu_hardware import read
 
 LISTEN = "0A"  # TCP state in /proc/net/tcp
-
-
-def read(path: str) -> str:
-    """A file's text, or nothing."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
 
 
 def os_release() -> dict[str, str]:
@@ -105,21 +99,36 @@ def resolve(name: str) -> list[str]:
         return []
 
 
-def secure_boot() -> bool:
-    """Whether the firmware enforces Secure Boot (the variable's fifth byte is 1)."""
-    for path in glob.glob("/sys/firmware/efi/efivars/SecureBoot-*"):
-        with open(path, "rb") as stream:
-            return stream.read()[4:5] == b"\x01"
-    return False
+def kernel_headers(kernel: str) -> str:
+    """Whether DKMS finds a kernel's headers: `present`, `offered` by a repository, or `missing`.
+
+    A host that never read its package lists cannot tell, and gets the benefit of the doubt.
+    """
+    if os.path.isdir(f"/lib/modules/{kernel}/build"):
+        return "present"
+    if not glob.glob("/var/lib/apt/lists/*Packages*"):
+        return "offered"
+    command = ["apt-cache", "madison", f"linux-headers-{kernel}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "offered" if done.stdout.strip() else "missing"
 
 
-def nvidia_gpus() -> int:
-    """NVIDIA display and 3D controllers on the PCI bus (vendor 10de, class 03xx)."""
-    devices = glob.glob("/sys/bus/pci/devices/*")
-    return sum(
-        read(f"{d}/vendor").strip() == "0x10de" and read(f"{d}/class").startswith("0x03")
-        for d in devices
-    )
+def gpu_layer() -> dict[str, Any]:
+    """What decides about a driver."""
+    kernels = gpu_hardware.bootable_kernels() or [platform.release()]
+    loaded = gpu_hardware.loaded_driver()
+    devices = gpu_hardware.gpus()
+    return {
+        "devices": devices,
+        "architectures": [gpu_hardware.architecture_of(device) for device in devices],
+        "nvswitch": gpu_hardware.has_nvswitch(),
+        "secure_boot": gpu_hardware.secure_boot(),
+        "key_enrolled": gpu_hardware.dkms_key_is_enrolled(),
+        "kernels": kernels,
+        "headers": kernel_headers(kernels[-1]) if devices else "present",
+        "loaded": loaded.version if loaded else "",
+        "nouveau": gpu_hardware.nouveau_is_loaded(),
+    }
 
 
 def main() -> None:
@@ -143,8 +152,7 @@ def main() -> None:
         "listeners": listeners(),
         "names": {name: resolve(name) for name in module.params["names"]},
         "time": time.time(),
-        "secure_boot": secure_boot(),
-        "gpus": nvidia_gpus(),
+        **gpu_layer(),
     }
     module.exit_json(changed=False, survey=survey)
 
