@@ -17,6 +17,8 @@ app = typer.Typer(
     help="A rehearsal fleet: booted hosts on this machine, to try things before production.",
     no_args_is_help=True,
 )
+mirror_app = typer.Typer(help="The package mirror of a lab with GPUs.", no_args_is_help=True)
+app.add_typer(mirror_app, name="mirror")
 
 Name = Annotated[str, typer.Option("--name", "-n", help="The lab; several stand side by side.")]
 Host = Annotated[str, typer.Argument(help="A host of the lab: node1, node2, …, or outside.")]
@@ -60,11 +62,15 @@ def up(
     image: Annotated[
         str | None, typer.Option(help="bookworm, trixie or ubuntu-24.04-facade.")
     ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Simulated GPUs of each gpu host, such as H100:2.")
+    ] = None,
     name: Name = DEFAULT,
 ) -> None:
     """Boot a lab, or bring it back to what it should be.
 
     Example: ops lab up --hosts 3 --image trixie
+    Example: ops lab up --image ubuntu-24.04-facade --gpu H100:2
     """
     from ops.lab import reconcile
     from ops.lab.commands import require_lab_tools
@@ -72,7 +78,7 @@ def up(
     require_lab_tools()
     started = time.monotonic()
     with _progress() as tell:
-        plan = reconcile.up(name, hosts, image, tell)
+        plan = reconcile.up(name, hosts, image, tell, gpu)
     typer.echo(
         f"Lab {name}: {', '.join(plan.hosts)} up in {time.monotonic() - started:.1f} s; "
         f"inventory {os.path.relpath(plan.paths.inventory)}"
@@ -199,6 +205,31 @@ def environment() -> None:
     with _progress() as tell:
         folder = engine.ensure(tell)
     typer.echo(f"Every host's {engine.HOME} is {folder}")
+
+
+@mirror_app.command("use")
+def use_mirror(
+    state: Annotated[str, typer.Argument(help="2026-06, 2026-11, mid-sync or gone.")],
+    name: Name = DEFAULT,
+) -> None:
+    """Move the mirror to another state, as time would."""
+    from ops.lab import reconcile
+    from ops.lab.mirror import server
+
+    with reconcile.existing(name) as plan:
+        server.chosen(plan.paths)
+        server.choose(plan.paths, state)
+    typer.echo(f"The mirror of lab {name} is in state {state}")
+
+
+@mirror_app.command("show")
+def show_mirror(name: Name = DEFAULT) -> None:
+    """Print the state that the mirror is in."""
+    from ops.lab import reconcile
+    from ops.lab.mirror import server
+
+    with reconcile.existing(name) as plan:
+        typer.echo(server.chosen(plan.paths))
 
 
 @app.command()

@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ops.errors import InputError, OpsError
+from ops.lab.gpu.catalogue import parse_gpus
 from ops.lab.image import Image, find_image
 from ops.lab.paths import LabPaths, write_atomically
 
 DOMAIN = "agent.rackhand.test"
 OUTSIDE = "outside"
 ACME_NAME = "acme.rackhand.test"
+MIRROR_NAME = "mirror.rackhand.test"  # where a site's variables point
+ARCHIVE_NAME = "archive.rackhand.test"  # the distribution's own archive, as hosts are installed
 GROUPS = ("gpu", "agent", "data", "edge", "monitoring")
 FIRST_HOST = 11  # node1 is 10.77.N.11
 MOST_HOSTS = 20
@@ -29,18 +32,20 @@ class LabPlan:
         index: Its share of the address range: 10.77.<index>.0/24.
         image_name: Image of its hosts.
         size: Number of hosts, `outside` not counted.
+        gpus: GPUs of each host of group gpu, such as `H100:2`; none makes them plain hosts.
     """
 
     name: str
     index: int
     image_name: str
     size: int
+    gpus: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what no lab can be.
 
         Raises:
-            InputError: A bad name, number of hosts or image.
+            InputError: A bad name, number of hosts, image or GPU.
         """
         if not NAME.fullmatch(self.name):
             raise InputError(
@@ -52,6 +57,8 @@ class LabPlan:
                 f"A lab has 1 to {MOST_HOSTS} hosts, not {self.size}", cure="change --hosts"
             )
         find_image(self.image_name)
+        if self.gpus:
+            parse_gpus(self.gpus)
 
     @property
     def paths(self) -> LabPaths:
@@ -102,6 +109,10 @@ class LabPlan:
         last = 2 if host == OUTSIDE else FIRST_HOST - 1 + int(host.removeprefix("node"))
         return f"10.77.{self.index}.{last}"
 
+    def is_simulated(self, host: str) -> bool:
+        """Whether a host has simulated GPUs, and so a simulated kernel."""
+        return bool(self.gpus) and host in self.groups()["gpu"]
+
     def groups(self) -> dict[str, list[str]]:
         """Which host is in which group, by the layouts of docs/architecture.md."""
         first, last = self.nodes[0], self.nodes[-1]
@@ -120,9 +131,10 @@ class LabPlan:
     def names(self) -> str:
         """The hosts file that all of them share."""
         edge = self.groups()["edge"][0]
+        outside = f"{ACME_NAME} {MIRROR_NAME} {ARCHIVE_NAME}" if self.gpus else ACME_NAME
         lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
         for host in self.hosts:
-            also = {edge: f" {DOMAIN}", OUTSIDE: f" {ACME_NAME}"}.get(host, "")
+            also = {edge: f" {DOMAIN}", OUTSIDE: f" {outside}"}.get(host, "")
             lines.append(f"{self.address(host)} {host}{also}")
         return "\n".join(lines) + "\n"
 

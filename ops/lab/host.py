@@ -9,7 +9,9 @@ from pathlib import Path
 from ops.errors import OpsError
 from ops.lab import control_machine, outside
 from ops.lab.commands import run
-from ops.lab.fleet_plan import OUTSIDE, LabPlan
+from ops.lab.fleet_plan import ARCHIVE_NAME, MIRROR_NAME, OUTSIDE, LabPlan
+from ops.lab.gpu.catalogue import parse_gpus
+from ops.lab.mirror import server
 from ops.lab.paths import HostPaths, write_atomically
 from ops.lab.upper import Upper
 
@@ -21,38 +23,42 @@ Address={address}/24
 Gateway={gateway}
 LinkLocalAddressing=ipv6
 """
+GPUS = "etc/rackhand-simulator/gpus.conf"
+DIRECT = "".join(
+    f'Acquire::http::Proxy::{name} "DIRECT";\n' for name in (MIRROR_NAME, ARCHIVE_NAME)
+)
 
 
-def create_host(plan: LabPlan, host: str, binds: dict[str, str]) -> None:
+def create_host(plan: LabPlan, host: str, binds: dict[str, str], image: str) -> None:
     """Make a host's folder unless it is there; a half-made one is made anew.
 
     Args:
         plan: The lab.
         host: Name of the host.
         binds: Folders of this machine that the host sees read-only, by their path there.
+        image: Folders that the host's own files cover, the uppermost first, joined by colons.
     """
     paths = plan.paths.host(host)
     if paths.config.exists():
-        write_config(plan, host, binds)
+        write_config(plan, host, binds, image)
         return
     remove_tree(paths.root)
     for folder in (paths.work, paths.mount, paths.snapshots):
         folder.mkdir(parents=True)
     make_upper(plan, host)
-    write_config(plan, host, binds)
+    write_config(plan, host, binds, image)
 
 
-def write_config(plan: LabPlan, host: str, binds: dict[str, str]) -> None:
+def write_config(plan: LabPlan, host: str, binds: dict[str, str], image: str) -> None:
     """Tell the supervisor what to boot; the image stays the one the host was made from."""
     paths = plan.paths.host(host)
-    image = plan.image_of(host).folder
     if paths.config.exists():
-        image = Path(json.loads(paths.config.read_text())["image"])
+        image = json.loads(paths.config.read_text())["image"]
     config = {
         "machine": f"{plan.name}-{host}",
         "group": f"{plan.name}/{host}",
         "bridge": plan.bridge,
-        "image": str(image),
+        "image": image,
         "binds": binds,
     }
     write_atomically(paths.config, json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -84,8 +90,14 @@ def _fill(upper: Upper, plan: LabPlan, host: str) -> None:
     upper.write("etc/ssh/ssh_host_ed25519_key", host_key.read_text(), 0o600)
     upper.write("etc/ssh/ssh_host_ed25519_key.pub", host_key.with_suffix(".pub").read_text())
     _carry_package_settings(upper, image.suite)
+    if plan.gpus:
+        upper.write("etc/apt/apt.conf.d/96mirror", DIRECT)
+    if plan.is_simulated(host):
+        upper.write(GPUS, parse_gpus(plan.gpus, host).render())
     if host == OUTSIDE:
         outside.fill_upper(upper, plan)
+        if plan.gpus:
+            server.fill_upper(upper)
 
 
 def _carry_package_settings(upper: Upper, suite: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import yaml
 
 from ops.lab import demo_model, environment, outside, wheelhouse
-from ops.lab.fleet_plan import ACME_NAME, DOMAIN, LabPlan
+from ops.lab.fleet_plan import ACME_NAME, DOMAIN, MIRROR_NAME, LabPlan
+from ops.lab.mirror import signing
 from ops.lab.paths import write_atomically
 
 HEADER = "# Written by `ops lab up`; it writes this file anew whenever the lab changes.\n---\n"
 MAX_MODEL_LEN = 2048  # tokens; the demo model's dialogues are short, and memory is shared
+CUDA_NAMES = {"bookworm": "debian12", "trixie": "debian13", "ubuntu-24.04-facade": "ubuntu2404"}
 
 
 def write(plan: LabPlan, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -86,7 +88,29 @@ def variables(plan: LabPlan, model: Path) -> dict[str, Any]:
         "certbot_email": f"operator@{DOMAIN}",
         "certbot_acme_directory_url": f"https://{ACME_NAME}:{outside.ACME_PORT}/dir",
         "certbot_acme_ca_file": str(plan.paths.authority / outside.CA_FILE),
+        **(driver_variables(plan) if plan.gpus else {}),
     }
+
+
+def driver_variables(plan: LabPlan) -> dict[str, Any]:
+    """Where the roles of the GPU layer find packages, as on a site with a mirror of its own."""
+    base = f"http://{MIRROR_NAME}/current"
+    distribution = CUDA_NAMES[plan.image_name]
+    variables: dict[str, Any] = {
+        "nvidia_cuda_repo_url": f"{base}/cuda/{distribution}/x86_64/",
+        "nvidia_cuda_repo_key_file": str(signing.public_key("cuda")),
+        "nvidia_cuda_repo_key_fingerprint": signing.fingerprint("cuda"),
+        "container_toolkit_repo_url": f"{base}/libnvidia-container/stable/deb/amd64/",
+        "container_toolkit_repo_key_file": str(signing.public_key("container")),
+        "container_toolkit_repo_key_fingerprint": signing.fingerprint("container"),
+    }
+    if plan.image.identity:  # says that it is Ubuntu, on Debian's packages
+        variables |= {
+            "nvidia_driver_ubuntu_repo_url": f"{base}/ubuntu",
+            "nvidia_driver_ubuntu_repo_key_file": str(signing.public_key("ubuntu")),
+            "postgres_version": 17,
+        }
+    return variables
 
 
 def ssh_options(plan: LabPlan) -> list[str]:

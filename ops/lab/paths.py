@@ -103,6 +103,11 @@ class LabPaths:
         return self.root / "acme"
 
     @property
+    def mirror(self) -> Path:
+        """Which state the lab's package mirror is in: the link `current`."""
+        return self.root / "mirror"
+
+    @property
     def lock(self) -> Path:
         """Serialises commands on this lab; outside its folder, which comes and goes."""
         return STATE / "locks" / f"{self.name}.lock"

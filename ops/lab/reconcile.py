@@ -18,9 +18,12 @@ from ops.errors import InputError, OpsError
 from ops.lab import environment, inventory, network, power, snapshots, wheelhouse
 from ops.lab.cgroup import Group
 from ops.lab.commands import require_lab_tools
-from ops.lab.fleet_plan import LabPlan, load_plan, require_plan
+from ops.lab.fleet_plan import OUTSIDE, LabPlan, load_plan, require_plan
 from ops.lab.host import create_host, ensure_keys, forget_host, remove_tree
 from ops.lab.locks import locked
+from ops.lab.machine import layer
+from ops.lab.mirror import build as mirror
+from ops.lab.mirror import server
 from ops.lab.paths import LabPaths
 
 DEFAULT_IMAGE = "bookworm"
@@ -39,6 +42,29 @@ class HostStatus:
     groups: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Foundation:
+    """What hosts stand on: images, and for simulated hardware a layer and the mirror."""
+
+    plan: LabPlan
+    mirror: Path | None
+    say: Say
+
+    def image(self, host: str) -> str:
+        """Folders that a host's own files cover, joined by colons."""
+        image = self.plan.image_of(host)
+        folders = [image.folder]
+        if self.mirror and self.plan.is_simulated(host):
+            folders.insert(0, layer.ensure(image, self.mirror, self.say))
+        return ":".join(map(str, folders))
+
+    def binds(self, host: str) -> dict[str, str]:
+        """Folders of this machine that only this host sees."""
+        if self.mirror is None or host != OUTSIDE:
+            return {}
+        return server.binds(self.plan.paths, self.mirror)
+
+
 @contextmanager
 def existing(name: str) -> Iterator[LabPlan]:
     """Hold a lab's lock and give its plan.
@@ -52,7 +78,9 @@ def existing(name: str) -> Iterator[LabPlan]:
         yield require_plan(name)
 
 
-def up(name: str, size: int | None, image_name: str | None, say: Say) -> LabPlan:
+def up(
+    name: str, size: int | None, image_name: str | None, say: Say, gpus: str | None = None
+) -> LabPlan:
     """Make a lab, or bring an existing one to what is wanted.
 
     Args:
@@ -60,6 +88,7 @@ def up(name: str, size: int | None, image_name: str | None, say: Say) -> LabPlan
         size: Number of hosts, or None for one (a new lab) or as many as there are.
         image_name: Image of its hosts, or None for the default or the one it has.
         say: Told what goes on, for a person who waits.
+        gpus: GPUs of each host of group gpu (`H100:2`), or None for none or the ones it has.
 
     Returns:
         The plan that is now true.
@@ -68,13 +97,14 @@ def up(name: str, size: int | None, image_name: str | None, say: Say) -> LabPlan
         OpsError: Something could not be made; it says what and how to go on.
     """
     with locked(LabPaths(name).lock):
-        plan = _wanted(name, size, image_name)
+        plan = _wanted(name, size, image_name, gpus)
         for image in {plan.image_of(host) for host in plan.hosts}:
             image.ensure(say)
-        binds = {
+        shared = {
             environment.HOME: str(environment.ensure(say)),
             wheelhouse.HOME: str(wheelhouse.ensure(plan.image, say)),
         }
+        foundation = Foundation(plan, mirror.ensure(say) if plan.gpus else None, say)
         ensure_keys(plan)
         network.ensure_network(plan)
         for host in _surplus(plan):
@@ -83,7 +113,8 @@ def up(name: str, size: int | None, image_name: str | None, say: Say) -> LabPlan
         say(f"booting {', '.join(plan.hosts)}")
         for host in plan.hosts:
             snapshots.finish(plan, host)
-            create_host(plan, host, binds)
+            binds = shared | foundation.binds(host)
+            create_host(plan, host, binds, foundation.image(host))
             if power.sees_other_folders(plan, host, binds):
                 say(f"rebooting {host}, for which new wheels or a new environment lie ready")
                 power.shut_down(plan, host)
@@ -163,10 +194,18 @@ def check_hosts(plan: LabPlan, hosts: list[str]) -> None:
             )
 
 
-def _wanted(name: str, size: int | None, image_name: str | None) -> LabPlan:
+def _wanted(name: str, size: int | None, image_name: str | None, gpus: str | None) -> LabPlan:
     plan = load_plan(name)
     if plan is None:
-        return network.allot(name, image_name or DEFAULT_IMAGE, size or 1)
+        LabPlan(name, 0, image_name or DEFAULT_IMAGE, size or 1, gpus or "")  # refuses bad words
+        plan = replace(network.allot(name, image_name or DEFAULT_IMAGE, size or 1), gpus=gpus or "")
+        plan.save()
+        return plan
+    if gpus not in (None, plan.gpus):
+        raise InputError(
+            f"The hosts of lab {name} have {plan.gpus or 'no GPUs'}, and keep them",
+            cure=f"ops lab down --name {name}, or give the new lab another --name",
+        )
     if image_name not in (None, plan.image_name):
         raise InputError(
             f"The lab {name} runs {plan.image_name}, and a running host keeps its image",

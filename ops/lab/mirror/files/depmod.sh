@@ -1,0 +1,3 @@
+case "$1" in
+    configure | remove) if [ -e /lib/modules/@release@/modules.order ]; then depmod @release@; fi ;;
+esac
