@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ops.errors import InputError
 from ops.lab.gpu.description import MOST_GPUS, Gpu, Machine
+from ops.lab.gpu.keys import readings
 
 CATALOGUE = Path(__file__).with_name("catalogue.yml")
 NAMESPACE = uuid.UUID("5a7f9d4e-6f1c-4c39-9a5f-8f0b1d2c3e4a")  # of simulated GPUs' UUIDs
@@ -137,7 +138,10 @@ def healthy(model: Model, index: int, host: str = "", nvswitch: bool = False) ->
         **_memory_errors(model),
         **_links(model, nvswitch),
     }
-    return Gpu(texts, values)
+    return Gpu(
+        texts={key: text for key, text in texts.items() if text},
+        values={key: values.get(key) for key in readings()},
+    )
 
 
 def repaired(gpu: Gpu, index: int, nvswitch: bool = False) -> Gpu:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ops.errors import InputError
-from ops.lab.gpu.keys import FLAG_WORDS, readings
+from ops.lab.gpu.keys import ABSENT, FLAG_WORDS, readings
 
 MOST_GPUS = 8  # as in source/description.h
 MOST_PROCESSES = 31
@@ -81,6 +81,12 @@ class Gpu:
     def name(self) -> str:
         """The product's name."""
         return self.texts["name"]
+
+    @property
+    def memory_used_mib(self) -> int:
+        """What is in use as the library counts it: at least what the processes hold."""
+        held = sum(process.memory_mib for process in self.processes)
+        return max(self.values.get("memory_used_mib") or 0, held)
 
     def changed(self, words: Sequence[str]) -> Gpu:
         """This GPU after changes such as `temperature=91`, `state=lost` or `process=7:600:python`.
@@ -229,7 +235,7 @@ def _parse_gpu(section: Mapping[str, str]) -> Gpu:
             raise _unknown(key, sorted(listed))
     gpu = Gpu(
         texts={key: section[key] for key in TEXTS if section.get(key)},
-        values={key: known[key].parse(section[key]) for key in known if key in section},
+        values={key: each.parse(section.get(key, ABSENT)) for key, each in known.items()},
         mig_instances=tuple(_words(section.get("mig_instances", ""))),
     )
     processes = [f"process={word}" for word in _words(section.get("processes", ""))]

@@ -248,12 +248,12 @@ static void print_mig_heading(const char *word) {
 int mig_command(const struct options *options, int count, char **words) {
     bool any = false;
     int code = 0;
-    for (int i = 2; i < count; i++) print_mig_heading(words[i]);
     for (unsigned gpu = 0; gpu < device_count() && !code; gpu++) {
         unsigned now = 0, pending = 0;
         if (!options->chosen[gpu]) continue;
         nvmlDevice_t device = device_at(gpu);
         if (NVML(nvmlDeviceGetMigMode)(device, &now, &pending) || !now) continue;
+        for (int i = 2; !any && i < count; i++) print_mig_heading(words[i]);
         any = true;
         code = run_mig(gpu, device, count, words);
     }

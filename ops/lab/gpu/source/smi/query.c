@@ -66,9 +66,14 @@ unsigned processes_of(nvmlDevice_t device, struct running *processes) {
 
 static const char *const process_fields[][2] = {
     {"timestamp", ""}, {"gpu_name", ""}, {"gpu_bus_id", ""}, {"gpu_serial", ""}, {"gpu_uuid", ""},
-    {"pid", ""}, {"process_name", ""}, {"name", ""}, {"used_gpu_memory", "MiB"},
-    {"used_memory", "MiB"},
+    {"pid", ""}, {"process_name", ""}, {"used_gpu_memory", "MiB"},
 };
+
+// What nvidia-smi calls a field that has two names.
+static char *canonical(char *name) {
+    if (!strcmp(name, "name")) return "process_name";
+    return strcmp(name, "used_memory") ? name : "used_gpu_memory";
+}
 
 static const char *process_unit(const char *name) {
     for (size_t i = 0; i < sizeof process_fields / sizeof *process_fields; i++)
@@ -79,7 +84,7 @@ static const char *process_unit(const char *name) {
 static nvmlReturn_t read_process(nvmlDevice_t device, const nvmlProcessDetail_t *process,
                                  const char *name, char *text) {
     if (!strcmp(name, "pid")) return snprintf(text, TEXT, "%u", process->pid), NVML_SUCCESS;
-    if (!strcmp(name, "process_name") || !strcmp(name, "name"))
+    if (!strcmp(name, "process_name"))
         return NVML(nvmlSystemGetProcessName)(process->pid, text, TEXT);
     if (*process_unit(name))
         return snprintf(text, TEXT, "%llu", process->usedGpuMemory >> 20), NVML_SUCCESS;
@@ -89,6 +94,7 @@ static nvmlReturn_t read_process(nvmlDevice_t device, const nvmlProcessDetail_t 
 int query_processes(const struct options *options, const char *list) {
     char *copy = strdup(list), *words[MOST_FIELDS], text[TEXT];
     int count = split(copy, words);
+    for (int i = 0; i < count; i++) words[i] = canonical(words[i]);
     for (int i = 0; i < count; i++)
         if (!process_unit(words[i])) {
             printf("Field \"%s\" is not a valid field to query.\n\n", words[i]);

@@ -108,7 +108,7 @@ static bool print_processes(unsigned index, nvmlDevice_t device) {
             snprintf(gi, sizeof gi, "%u", process->gpuInstance);
             snprintf(ci, sizeof ci, "%u", process->computeInstance);
         }
-        line("%5u %4.4s %4.4s %16u %6s   %-34.34s %9lluMiB", index, gi, ci, process->pid,
+        line("%5u %4.4s %4.4s %16u %6s   %-33.33s %9lluMiB ", index, gi, ci, process->pid,
              processes[i].type, name, process->usedGpuMemory >> 20);
     }
     return count > 0;
