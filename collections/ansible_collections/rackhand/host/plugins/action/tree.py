@@ -16,6 +16,8 @@ KEYS = {
     "validate", "notify", "sensitive", "each",
 }  # fmt: skip
 STATES = {"file", "directory", "link", "absent"}
+ARGUMENTS = {"files", "users", "validate", "packages", "install_recommends", "units"}
+APT_LISTS_SECONDS = 86400  # package lists older than this are fetched again before an installation
 
 
 class ActionModule(ActionBase):
@@ -32,24 +34,47 @@ class ActionModule(ActionBase):
         self._variables = task_vars or {}
         if self._task.notify:
             raise AnsibleActionFail("tree takes `notify` per file, not on the task")
-        unknown = set(self._task.args) - {"files", "users", "validate"}
+        unknown = set(self._task.args) - ARGUMENTS
         if unknown:
             raise AnsibleActionFail(f"tree does not know {sorted(unknown)}")
-        entries = [e for raw in self._task.args["files"] for e in self._expand(dict(raw))]
-        result: dict[str, Any] = self._execute_module(
-            module_name="rackhand.host.tree",
-            module_args={
-                "files": [{k: v for k, v in e.items() if k != "notify"} for e in entries],
-                "users": self._task.args.get("users") or [],
-                "validate": self._task.args.get("validate") or "",
-            },
-            task_vars=task_vars,
-        )
+        args = self._task.args
+        entries = [e for raw in args["files"] for e in self._expand(dict(raw))]
+        manifest = {
+            "files": [{k: v for k, v in e.items() if k != "notify"} for e in entries],
+            "users": args.get("users") or [],
+            "packages": args.get("packages") or [],
+            "units": args.get("units") or [],
+            "validate": args.get("validate") or "",
+        }
+        result = self._lay_down(manifest)
+        if result.get("missing"):
+            installed = self._install(result["missing"])
+            if installed.get("failed"):
+                return installed
+            if not self._task.check_mode:
+                result = self._lay_down({**manifest, "packages": []})
+            result["changed"] = True
+            result["diff"] = [*_diffs(installed), *_diffs(result)]
         result.pop("invocation", None)  # it repeats every file, secrets included
         changed = set(result.get("changed_paths", []))
         notify = dict.fromkeys(n for e in entries if e["path"] in changed for n in e["notify"])
         if notify:
             result["_ansible_notify"] = list(notify)
+        return result
+
+    def _lay_down(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(
+            module_name="rackhand.host.tree", module_args=manifest, task_vars=self._variables
+        )
+        return result
+
+    def _install(self, packages: list[str]) -> dict[str, Any]:
+        arguments = {"name": packages, "cache_valid_time": APT_LISTS_SECONDS}
+        if "install_recommends" in self._task.args:
+            arguments["install_recommends"] = self._task.args["install_recommends"]
+        result: dict[str, Any] = self._execute_module(
+            module_name="ansible.builtin.apt", module_args=arguments, task_vars=self._variables
+        )
         return result
 
     def _expand(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -129,3 +154,8 @@ class ActionModule(ActionBase):
             overrides={"trim_blocks": True, "lstrip_blocks": True},
         )
         return ("" if rendered is None else str(rendered)).encode()
+
+
+def _diffs(result: dict[str, Any]) -> list[dict[str, Any]]:
+    found = result.get("diff") or []
+    return list(found) if isinstance(found, list) else [found]

@@ -1,14 +1,15 @@
 #!/usr/bin/python
 # Copyright: the Rackhand founders
-"""Lay down a tree of files, folders, links and the accounts that own them, in one call."""
+"""Lay down what a role leaves on a host, in one call: packages, accounts, files, units."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree
-short_description: Lay down a tree of files in one call
+short_description: Lay down packages, accounts, files and units in one call
 description:
-  - Brings accounts, folders, files and links to their state, in the order given.
+  - Brings accounts, folders, files and links to their state, in the order given, then units.
+  - Where I(packages) are missing, the action plugin has M(ansible.builtin.apt) install them first.
   - Every candidate is validated before the first file of the call is replaced. When the command
     in I(validate) then refuses the whole, every file is put back as it was.
   - Has systemd read its files anew when one below C(/etc/systemd/system) changed.
@@ -21,6 +22,19 @@ options:
     required: true
   users:
     description: System accounts that own the files, made first.
+    type: list
+    elements: dict
+    default: []
+  packages:
+    description: Debian packages, installed first.
+    type: list
+    elements: str
+    default: []
+  install_recommends:
+    description: Whether apt installs what they recommend; apt's own setting without it.
+    type: bool
+  units:
+    description: Brought to their state last, before the handlers; entries as of M(rackhand.host.units).
     type: list
     elements: dict
     default: []
@@ -37,6 +51,7 @@ author: [The Rackhand founders]
 EXAMPLES = r"""
 - name: The service is configured
   rackhand.host.tree:
+    packages: [service]
     users:
       - {name: service, home: /var/lib/service}
     files:
@@ -45,11 +60,17 @@ EXAMPLES = r"""
         group: service
         mode: "0640"
         notify: [Service restarts]
+    units:
+      - {name: service.service, enabled: true, state: started}
 """
 
 RETURN = r"""
 changed_paths:
   description: The paths that differed.
+  returned: always
+  type: list
+missing:
+  description: Packages that are not installed. Nothing was done, unless in check mode.
   returned: always
   type: list
 """
@@ -65,6 +86,7 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.rackhand.host.plugins.module_utils.unit_states import Units, unknown_keys
 
 DIFF_LIMIT_BYTES = 200_000
 
@@ -314,6 +336,16 @@ class Tree:
         self.module.fail_json(msg=f"{entry['path']} {why}", changed_paths=self.changed_paths)
 
 
+def missing_packages(module: AnsibleModule, names: list[str]) -> list[str]:
+    """Those packages that dpkg does not have installed."""
+    if not names:
+        return []
+    command = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]
+    _, out, _ = module.run_command(command)
+    installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+    return [name for name in names if name not in installed]
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -321,19 +353,35 @@ def main() -> None:
             # no_log would hide every path of the result; contents of secrets never reach it.
             "files": {"type": "list", "elements": "dict", "required": True},
             "users": {"type": "list", "elements": "dict", "default": []},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "units": {"type": "list", "elements": "dict", "default": []},
             "validate": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
-    tree = Tree(module)
+    if why := unknown_keys(module.params["units"]):
+        module.fail_json(msg=why)
+    missing = missing_packages(module, module.params["packages"])
+    if missing and not module.check_mode:
+        module.exit_json(changed=False, changed_paths=[], missing=missing)
+    tree, units = Tree(module), Units(module)
     for user in module.params["users"]:
         tree.ensure_user(user)
     for entry in module.params["files"]:
         tree.ensure(entry)
     tree.commit()
     tree.reload_systemd()
+    if module.params["units"]:
+        units.ensure(module.params["units"])
+    if units.actions:
+        after = "".join(f"{action}\n" for action in units.actions)
+        tree.diffs.append({"before": "", "after": after})
     module.exit_json(
-        changed=bool(tree.changed_paths), changed_paths=tree.changed_paths, diff=tree.diffs
+        changed=bool(tree.changed_paths or units.actions),
+        changed_paths=tree.changed_paths,
+        actions=units.actions,
+        missing=missing,
+        diff=tree.diffs,
     )
 
 
