@@ -13,11 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
+from ops.cli.lab_gpu import app as gpu_app
+
 app = typer.Typer(
     help="A rehearsal fleet: booted hosts on this machine, to try things before production.",
     no_args_is_help=True,
 )
 mirror_app = typer.Typer(help="The package mirror of a lab with GPUs.", no_args_is_help=True)
+app.add_typer(gpu_app, name="gpu")
 app.add_typer(mirror_app, name="mirror")
 
 Name = Annotated[str, typer.Option("--name", "-n", help="The lab; several stand side by side.")]
