@@ -121,25 +121,30 @@ def _print(found: dict[str, Machine]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("host", "gpu", "name", "state", "°C", "memory MiB", "load", "processes", "faults")
+    table = Table(box=None, pad_edge=False)
+    for column in ("host", "gpu", "name", "state", "°C", "MiB", "load"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("processes and faults", overflow="fold")
     for host, machine in found.items():
         for index, gpu in enumerate(machine.gpus):
-            used = f"{gpu.memory_used_mib} / {gpu.values.get('memory_mib')}"
-            processes = " ".join(f"{each.pid}:{each.name}" for each in gpu.processes)
-            cells = [gpu.name, gpu.state, str(gpu.values.get("temperature")), used]
-            load = f"{gpu.values.get('utilization_gpu')} %"
-            table.add_row(host, str(index), *cells, load, processes, _faults(gpu, index))
+            heat, load = (gpu.values.get(key) for key in ("temperature", "utilization_gpu"))
+            used = f"{gpu.memory_used_mib}/{gpu.values.get('memory_mib')}"
+            notes = [f"{each.pid}:{each.name}" for each in gpu.processes] + _faults(gpu, index)
+            name = gpu.name.removeprefix("NVIDIA ")
+            cells = [name, gpu.state, str(heat), used, f"{load} %", " ".join(notes)]
+            table.add_row(host, str(index), *cells)
     Console().print(table)
 
 
-def _faults(gpu: Gpu, index: int) -> str:
+def _faults(gpu: Gpu, index: int) -> list[str]:
     """Readings of errors that are not as on a healthy GPU."""
     from ops.lab.gpu.catalogue import repaired
+    from ops.lab.gpu.keys import readings
 
     telling = ("ecc_", "retired_", "remapped_", "nvlink_", "recovery_", "clocks_event")
-    fresh = repaired(gpu, index).values
-    return " ".join(
-        f"{key}={value}"
+    fresh, known = repaired(gpu, index).values, readings()
+    return [
+        f"{key}={known[key].render(value)}"
         for key, value in gpu.values.items()
-        if key.startswith(telling) and value != fresh.get(key)
-    )
+        if key.startswith(telling) and value != fresh[key]
+    ]

@@ -5,12 +5,20 @@
 
 #include "library.h"
 
-static const char *const architectures[] = {  // by NVML's number
-    "", "", "kepler", "maxwell", "pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell",
+static const char *const architectures[] = {
+    // by NVML's number
+    "",       "",       "kepler", "maxwell", "pascal",    "volta",
+    "turing", "ampere", "ada",    "hopper",  "blackwell",
 };
 
-static const struct { const char *prefix; unsigned brand; } brands[] = {
-    {"NVIDIA GeForce RTX", 15}, {"NVIDIA RTX", 13}, {"Tesla", 2}, {"NVIDIA", 14},
+static const struct {
+    const char *prefix;
+    unsigned brand;
+} brands[] = {
+    {"NVIDIA GeForce RTX", 15},
+    {"NVIDIA RTX", 13},
+    {"Tesla", 2},
+    {"NVIDIA", 14},
 };
 
 API nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned length) {
@@ -33,7 +41,8 @@ API nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned length) {
     TRY(open_device(device, &gpu, &instance));
     char *own = gpu.text[TEXT_uuid], mig[TEXT_LENGTH + 8];
     if (!instance || strlen(own) < 8) return copy_text(own, uuid, length);
-    snprintf(mig, sizeof mig, "MIG-%.*s%02x", (int)strlen(own) - 6, own + 4, device->instance + 0xa0);
+    snprintf(mig, sizeof mig, "MIG-%.*s%02x", (int)strlen(own) - 6, own + 4,
+             device->instance + 0xa0);
     return copy_text(mig, uuid, length);
 }
 
@@ -93,7 +102,9 @@ API nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_v2_t *info) {
     nvmlPciInfo_t whole;
     NEED(info, NVML_ERROR_INVALID_ARGUMENT);
     TRY(nvmlDeviceGetPciInfo_v3(device, &whole));
-    *info = (nvmlPciInfo_v2_t){.domain = whole.domain, .bus = whole.bus, .device = whole.device,
+    *info = (nvmlPciInfo_v2_t){.domain = whole.domain,
+                               .bus = whole.bus,
+                               .device = whole.device,
                                .pciDeviceId = whole.pciDeviceId,
                                .pciSubSystemId = whole.pciSubSystemId};
     memcpy(info->busId, whole.busIdLegacy, sizeof info->busId);
@@ -108,11 +119,14 @@ API nvmlDeviceGetPciInfoExt(nvmlDevice_t device, nvmlPciInfoExt_t *info) {
     nvmlPciInfo_t whole;
     NEED(info, NVML_ERROR_INVALID_ARGUMENT);
     TRY(nvmlDeviceGetPciInfo_v3(device, &whole));
-    *info = (nvmlPciInfoExt_t){.version = info->version, .domain = whole.domain,
-                               .bus = whole.bus, .device = whole.device,
+    *info = (nvmlPciInfoExt_t){.version = info->version,
+                               .domain = whole.domain,
+                               .bus = whole.bus,
+                               .device = whole.device,
                                .pciDeviceId = whole.pciDeviceId,
                                .pciSubSystemId = whole.pciSubSystemId,
-                               .baseClass = 3, .subClass = 2};
+                               .baseClass = 3,
+                               .subClass = 2};
     memcpy(info->busId, whole.busId, sizeof info->busId);
     return NVML_SUCCESS;
 }

@@ -21,8 +21,8 @@ static nvmlReturn_t open_profile(nvmlGpuInstance_t handle, unsigned compute_prof
     return whole ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
 }
 
-API nvmlGpuInstanceGetComputeInstanceProfileInfoV(nvmlGpuInstance_t handle, unsigned compute_profile,
-                                                  unsigned engines,
+API nvmlGpuInstanceGetComputeInstanceProfileInfoV(nvmlGpuInstance_t handle,
+                                                  unsigned compute_profile, unsigned engines,
                                                   nvmlComputeInstanceProfileInfo_v2_t *info) {
     struct gpu gpu;
     struct gpu_instance *instance;
@@ -31,9 +31,13 @@ API nvmlGpuInstanceGetComputeInstanceProfileInfoV(nvmlGpuInstance_t handle, unsi
     TRY(open_profile(handle, compute_profile, &gpu, &instance));
     NEED(info, NVML_ERROR_INVALID_ARGUMENT);
     TRY(mig_profile_info(&gpu, mig_profile(&gpu, instance->profile), &whole));
-    *info = (nvmlComputeInstanceProfileInfo_v2_t){
-        .version = info->version, .id = compute_profile, .slices = whole.slices, .instances = 1,
-        .multiprocessors = whole.multiprocessors, .copy = whole.copy, .decoder = whole.decoder};
+    *info = (nvmlComputeInstanceProfileInfo_v2_t){.version = info->version,
+                                                  .id = compute_profile,
+                                                  .slices = whole.slices,
+                                                  .instances = 1,
+                                                  .multiprocessors = whole.multiprocessors,
+                                                  .copy = whole.copy,
+                                                  .decoder = whole.decoder};
     snprintf(info->name, sizeof info->name, "%s", whole.name);
     return NVML_SUCCESS;
 }
@@ -44,9 +48,12 @@ API nvmlGpuInstanceGetComputeInstanceProfileInfo(nvmlGpuInstance_t handle, unsig
     nvmlComputeInstanceProfileInfo_v2_t whole;
     NEED(info, NVML_ERROR_INVALID_ARGUMENT);
     TRY(nvmlGpuInstanceGetComputeInstanceProfileInfoV(handle, compute_profile, engines, &whole));
-    *info = (nvmlComputeInstanceProfileInfo_t){
-        .id = whole.id, .slices = whole.slices, .instances = whole.instances,
-        .multiprocessors = whole.multiprocessors, .copy = whole.copy, .decoder = whole.decoder};
+    *info = (nvmlComputeInstanceProfileInfo_t){.id = whole.id,
+                                               .slices = whole.slices,
+                                               .instances = whole.instances,
+                                               .multiprocessors = whole.multiprocessors,
+                                               .copy = whole.copy,
+                                               .decoder = whole.decoder};
     return NVML_SUCCESS;
 }
 

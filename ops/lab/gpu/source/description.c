@@ -14,7 +14,7 @@
 #include "nvml.h"
 
 #define CONFIGURATION "/etc/rackhand-simulator/gpus.conf"
-enum { LINE_LENGTH = 2048 };
+enum { LINE_LENGTH = 8192 };  // room for the longest line: all processes with long names
 
 #define READING(key, kind, unit, meaning) #key,
 static const char *const reading_keys[] = {
@@ -47,7 +47,8 @@ static int64_t parse_number(const char *value) {
     return end != value && *end == '\0' ? number : ABSENT;
 }
 
-static void parse_processes(struct gpu *gpu, char *list) {  // pid:mib:name[:kind[:gpu instance]], …
+// pid:mib:name[:kind[:gpu instance]], ...
+static void parse_processes(struct gpu *gpu, char *list) {
     char *rest = NULL;
     gpu->process_count = 0;
     for (char *word = strtok_r(list, ", ", &rest); word; word = strtok_r(NULL, ", ", &rest)) {
@@ -122,8 +123,10 @@ static void parse(FILE *file, struct machine *machine) {
         } else if (value) {
             *value++ = '\0';
             key = trim(key), value = trim(value);
-            if (section >= 0) set_value(&machine->gpu[section], key, value);
-            else if (!strcmp(key, "nvswitch")) machine->nvswitch = parse_number(value) == 1;
+            if (section >= 0)
+                set_value(&machine->gpu[section], key, value);
+            else if (!strcmp(key, "nvswitch"))
+                machine->nvswitch = parse_number(value) == 1;
         }
     }
 }
@@ -204,8 +207,10 @@ static void copy_changed(FILE *from, FILE *to, int index, const struct change *c
             inside = section_number(line) == index;
         }
         const char *value = inside ? new_value(line, changes, count, written) : NULL;
-        if (value) fprintf(to, "%.*s= %s\n", (int)strcspn(line, "="), line, value);
-        else fputs(line, to);
+        if (value)
+            fprintf(to, "%.*s= %s\n", (int)strcspn(line, "="), line, value);
+        else
+            fputs(line, to);
     }
     if (inside) write_missing(to, changes, count, written);
 }

@@ -18,9 +18,9 @@ enum reading {
 };
 #undef READING
 
-#define TEXTS(entry)                                                                             \
-    entry(name) entry(uuid) entry(pci) entry(device_id) entry(architecture) entry(serial)        \
-    entry(board_part_number) entry(vbios_version) entry(compute_capability)
+#define TEXTS(entry)                                                                      \
+    entry(name) entry(uuid) entry(pci) entry(device_id) entry(architecture) entry(serial) \
+        entry(board_part_number) entry(vbios_version) entry(compute_capability)
 #define TEXT_ID(key) TEXT_##key,
 enum text { TEXTS(TEXT_ID) TEXT_COUNT };
 

@@ -4,7 +4,10 @@
 #include "library.h"
 
 #define FIELD(number, type, key) {number, NVML_VALUE_##type, READ_##key},
-static const struct field { unsigned number, type; enum reading reading; } fields[] = {
+static const struct field {
+    unsigned number, type;
+    enum reading reading;
+} fields[] = {
 #include "fields.def"
 };
 #undef FIELD
@@ -14,9 +17,9 @@ enum { FIELD_ECC_UNCORRECTED_AGGREGATE = 6 };
 
 // Thresholds as newer GPUs give them: the distance to the highest working temperature.
 static int64_t threshold_limit(const struct gpu *gpu, unsigned number) {
-    static const enum reading thresholds[] = {
-        READ_temperature_shutdown, READ_temperature_slowdown, READ_temperature_memory_max,
-        READ_temperature_gpu_max};
+    static const enum reading thresholds[] = {READ_temperature_shutdown, READ_temperature_slowdown,
+                                              READ_temperature_memory_max,
+                                              READ_temperature_gpu_max};
     int64_t highest = gpu->reading[READ_temperature_gpu_max];
     int64_t threshold = gpu->reading[thresholds[number - FIELD_SHUTDOWN_TLIMIT]];
     return highest == ABSENT || threshold == ABSENT ? ABSENT : highest - threshold;
@@ -67,7 +70,8 @@ API nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t *v
         values[i].timestamp = (long long)now.tv_sec * 1000000 + now.tv_usec;
         values[i].latencyUsec = 0;
         values[i].code = value == ABSENT ? NVML_ERROR_NOT_SUPPORTED : NVML_SUCCESS;
-        values[i].value = value == ABSENT ? (nvmlValue_t){.ull = 0} : shaped(values[i].valueType, value);
+        values[i].value =
+            value == ABSENT ? (nvmlValue_t){.ull = 0} : shaped(values[i].valueType, value);
     }
     return NVML_SUCCESS;
 }

@@ -41,7 +41,8 @@ nvmlReturn_t open_gpu(nvmlDevice_t device, struct gpu *gpu) {
     return open_as(HANDLE_GPU, device, gpu);
 }
 
-nvmlReturn_t open_device(nvmlDevice_t device, struct gpu *gpu, const struct gpu_instance **instance) {
+nvmlReturn_t open_device(nvmlDevice_t device, struct gpu *gpu,
+                         const struct gpu_instance **instance) {
     bool mig = is_handle(device) && device->kind == HANDLE_MIG;
     TRY(open_as(mig ? HANDLE_MIG : HANDLE_GPU, device, gpu));
     *instance = mig ? mig_instance(gpu, device) : NULL;

@@ -24,7 +24,8 @@ nvmlReturn_t open_gpu(nvmlDevice_t device, struct gpu *gpu);
 nvmlReturn_t open_as(enum handle_kind kind, const struct handle *handle, struct gpu *gpu);
 
 // A whole GPU or a MIG device. For the latter `instance` is where it lies in gpu->instance.
-nvmlReturn_t open_device(nvmlDevice_t device, struct gpu *gpu, const struct gpu_instance **instance);
+nvmlReturn_t open_device(nvmlDevice_t device, struct gpu *gpu,
+                         const struct gpu_instance **instance);
 
 bool initialized(void);
 nvmlReturn_t copy_text(const char *text, char *buffer, unsigned length);
@@ -38,9 +39,9 @@ enum link_peer link_peer(const struct gpu *gpu, unsigned index, unsigned link, u
 
 // MIG geometry: sizes and names follow from the GPU's slices and memory.
 struct mig_profile {
-    unsigned enumeration, id;        // NVML's profile number; the id that people name
-    unsigned slices, size;           // of compute; of memory
-    unsigned most, starts;           // instances at once; a bit for each place it may start
+    unsigned enumeration, id;  // NVML's profile number; the id that people name
+    unsigned slices, size;     // of compute; of memory
+    unsigned most, starts;     // instances at once; a bit for each place it may start
 };
 const struct mig_profile *mig_profile(const struct gpu *gpu, unsigned id);
 struct gpu_instance *mig_instance(struct gpu *gpu, const struct handle *handle);
@@ -52,13 +53,13 @@ int64_t mig_memory_mib(const struct gpu *gpu, const struct mig_profile *profile)
 unsigned mig_instance_id(const struct gpu *gpu, const struct gpu_instance *instance);
 int64_t memory_used_mib(const struct gpu *gpu, const struct gpu_instance *instance);
 
-#define TRY(call)                           \
-    do {                                    \
-        nvmlReturn_t code_ = (call);        \
+#define TRY(call)                                \
+    do {                                         \
+        nvmlReturn_t code_ = (call);             \
         if (code_ != NVML_SUCCESS) return code_; \
     } while (0)
-#define NEED(condition, error) \
-    do {                       \
+#define NEED(condition, error)            \
+    do {                                  \
         if (!(condition)) return (error); \
     } while (0)
 

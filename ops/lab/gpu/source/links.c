@@ -72,7 +72,8 @@ API nvmlDeviceGetNvLinkCapability(nvmlDevice_t device, unsigned link, unsigned c
     return give(capability != 4, value);  // all but the SLI bridge
 }
 
-API nvmlDeviceGetNvLinkErrorCounter(nvmlDevice_t device, unsigned link, unsigned counter, u64 *count) {
+API nvmlDeviceGetNvLinkErrorCounter(nvmlDevice_t device, unsigned link, unsigned counter,
+                                    u64 *count) {
     static const enum reading counters[] = {READ_nvlink_replay_errors, READ_nvlink_recovery_errors,
                                             READ_nvlink_crc_errors};
     struct gpu gpu;
@@ -101,8 +102,7 @@ API nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned link, nvml
     NEED(info, NVML_ERROR_INVALID_ARGUMENT);
     enum link_peer kind = link_peer(&gpu, device->gpu, link, &peer);
     NEED(kind != LINK_DOWN, NVML_ERROR_NOT_SUPPORTED);
-    if (kind == LINK_TO_GPU)
-        return nvmlDeviceGetPciInfo_v3(handle_of(HANDLE_GPU, peer, 0), info);
+    if (kind == LINK_TO_GPU) return nvmlDeviceGetPciInfo_v3(handle_of(HANDLE_GPU, peer, 0), info);
     *info = (nvmlPciInfo_t){.bus = SWITCH_BUS + link % 4, .pciDeviceId = 0x22a310de};
     snprintf(info->busId, sizeof info->busId, "%08X:%02X:00.0", 0, info->bus);
     snprintf(info->busIdLegacy, sizeof info->busIdLegacy, "%04X:%02X:00.0", 0, info->bus);
@@ -164,7 +164,8 @@ API nvmlSystemGetTopologyGpuSet(unsigned cpu, unsigned *count, nvmlDevice_t *dev
     NEED(initialized(), NVML_ERROR_UNINITIALIZED);
     NEED(count, NVML_ERROR_INVALID_ARGUMENT);
     unsigned gpus = gpu_count();
-    for (unsigned i = 0; devices && i < gpus && i < *count; i++) devices[i] = handle_of(HANDLE_GPU, i, 0);
+    for (unsigned i = 0; devices && i < gpus && i < *count; i++)
+        devices[i] = handle_of(HANDLE_GPU, i, 0);
     *count = gpus;
     return NVML_SUCCESS;
 }

@@ -66,7 +66,8 @@ static int64_t ecc_total(const struct gpu *gpu, unsigned error, unsigned counter
     return counter == NVML_VOLATILE_ECC || life < now ? now : life;
 }
 
-static nvmlReturn_t open_ecc(nvmlDevice_t device, struct gpu *gpu, unsigned error, unsigned counter) {
+static nvmlReturn_t open_ecc(nvmlDevice_t device, struct gpu *gpu, unsigned error,
+                             unsigned counter) {
     TRY(open_gpu(device, gpu));
     NEED(error <= 1 && counter <= 1, NVML_ERROR_INVALID_ARGUMENT);
     bool counts = gpu->reading[READ_ecc_mode] == 1 && ecc_total(gpu, error, counter) != ABSENT;
@@ -108,9 +109,11 @@ API nvmlDeviceGetSramEccErrorStatus(nvmlDevice_t device, nvmlEccSramErrorStatus_
     TRY(open_ecc(device, &gpu, NVML_MEMORY_ERROR_UNCORRECTED, NVML_VOLATILE_ECC));
     NEED(status, NVML_ERROR_INVALID_ARGUMENT);
     u64 errors = (u64)or_zero(AT(ecc_uncorrected_sram));
-    *status = (nvmlEccSramErrorStatus_t){
-        .version = status->version, .aggregateSecDed = errors, .volatileSecDed = errors,
-        .bucketL2 = errors, .thresholdExceeded = AT(ecc_sram_threshold_exceeded) == 1};
+    *status = (nvmlEccSramErrorStatus_t){.version = status->version,
+                                         .aggregateSecDed = errors,
+                                         .volatileSecDed = errors,
+                                         .bucketL2 = errors,
+                                         .thresholdExceeded = AT(ecc_sram_threshold_exceeded) == 1};
     return NVML_SUCCESS;
 }
 
@@ -126,8 +129,8 @@ API nvmlDeviceClearEccErrorCounts(nvmlDevice_t device, unsigned counter) {
         {"ecc_corrected", "ecc_uncorrected"},
         {"ecc_corrected_aggregate", "ecc_uncorrected_aggregate"}};
     TRY(open_ecc(device, &gpu, NVML_MEMORY_ERROR_CORRECTED, counter));
-    struct change changes[] = {{keys[counter][0], "0"}, {keys[counter][1], "0"},
-                               {"ecc_uncorrected_sram", "0"}};
+    struct change changes[] = {
+        {keys[counter][0], "0"}, {keys[counter][1], "0"}, {"ecc_uncorrected_sram", "0"}};
     return change_gpu(device, changes, 3);
 }
 
@@ -148,7 +151,8 @@ API nvmlDeviceGetRetiredPages_v2(nvmlDevice_t device, unsigned cause, unsigned *
     return NVML_SUCCESS;
 }
 
-API nvmlDeviceGetRetiredPages(nvmlDevice_t device, unsigned cause, unsigned *count, u64 *addresses) {
+API nvmlDeviceGetRetiredPages(nvmlDevice_t device, unsigned cause, unsigned *count,
+                              u64 *addresses) {
     return nvmlDeviceGetRetiredPages_v2(device, cause, count, addresses, NULL);
 }
 

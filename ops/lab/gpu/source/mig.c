@@ -9,9 +9,13 @@
 
 enum { WHOLE_GPU_SLICES = 8 };  // of memory, on GPUs with seven slices of compute
 
-static const struct mig_profile seven_slices[] = {
-    {0, 19, 1, 1, 7, 0x7f}, {9, 15, 1, 2, 4, 0x55}, {1, 14, 2, 2, 3, 0x15},
-    {2, 9, 3, 4, 2, 0x11},  {3, 5, 4, 4, 1, 0x01},  {4, 0, 7, 8, 1, 0x01}, {0}};
+static const struct mig_profile seven_slices[] = {{0, 19, 1, 1, 7, 0x7f},
+                                                  {9, 15, 1, 2, 4, 0x55},
+                                                  {1, 14, 2, 2, 3, 0x15},
+                                                  {2, 9, 3, 4, 2, 0x11},
+                                                  {3, 5, 4, 4, 1, 0x01},
+                                                  {4, 0, 7, 8, 1, 0x01},
+                                                  {0}};
 static const struct mig_profile four_slices[] = {
     {0, 14, 1, 1, 4, 0x0f}, {1, 5, 2, 2, 2, 0x05}, {3, 0, 4, 4, 1, 0x01}, {0}};
 
@@ -48,7 +52,8 @@ unsigned mig_instance_id(const struct gpu *gpu, const struct gpu_instance *insta
 
 unsigned mig_device_index(const struct gpu *gpu, const struct gpu_instance *instance) {
     unsigned index = 0;
-    for (const struct gpu_instance *one = gpu->instance; one < instance; one++) index += one->compute;
+    for (const struct gpu_instance *one = gpu->instance; one < instance; one++)
+        index += one->compute;
     return index;
 }
 
@@ -60,8 +65,12 @@ nvmlReturn_t mig_profile_info(const struct gpu *gpu, const struct mig_profile *p
     int64_t cores = or_zero(gpu->reading[READ_multiprocessor_count]);
     int64_t gigabytes = or_zero(gpu->reading[READ_mig_memory_gb]) * profile->size;
     *info = (nvmlGpuInstanceProfileInfo_v2_t){
-        .version = info->version, .id = profile->id, .slices = profile->slices,
-        .instances = profile->most, .copy = profile->size, .decoder = profile->size / 2,
+        .version = info->version,
+        .id = profile->id,
+        .slices = profile->slices,
+        .instances = profile->most,
+        .copy = profile->size,
+        .decoder = profile->size / 2,
         .multiprocessors = (unsigned)((cores + slices) / (2 * slices) * 2 * profile->slices),
         .memoryMib = (u64)mig_memory_mib(gpu, profile)};
     snprintf(info->name, sizeof info->name, "MIG %ug.%lldgb", profile->slices,
@@ -80,9 +89,9 @@ nvmlReturn_t mig_write(const struct handle *device, const struct gpu *gpu) {
     struct change change = {.key = "mig_instances"};
     size_t length = 0;
     for (unsigned i = 0; i < gpu->instance_count; i++)
-        length += (size_t)snprintf(change.value + length, sizeof change.value - length,
-                                   "%s%u:%u%s", i ? ", " : "", gpu->instance[i].profile,
-                                   gpu->instance[i].start, gpu->instance[i].compute ? ":c" : "");
+        length += (size_t)snprintf(change.value + length, sizeof change.value - length, "%s%u:%u%s",
+                                   i ? ", " : "", gpu->instance[i].profile, gpu->instance[i].start,
+                                   gpu->instance[i].compute ? ":c" : "");
     return change_gpu(device, &change, 1);
 }
 
@@ -105,8 +114,7 @@ API nvmlDeviceSetMigMode(nvmlDevice_t device, unsigned mode, nvmlReturn_t *activ
     NEED(activation && mode <= 1, NVML_ERROR_INVALID_ARGUMENT);
     NEED(AT(mig_mode) != ABSENT, NVML_ERROR_NOT_SUPPORTED);
     bool busy = in_use(&gpu, NVML_INSTANCE_NONE) || (!mode && gpu.instance_count);
-    for (int i = 0; i < 2; i++)
-        strcpy(changes[i].value, mode ? "enabled" : "disabled");
+    for (int i = 0; i < 2; i++) strcpy(changes[i].value, mode ? "enabled" : "disabled");
     *activation = busy && AT(mig_mode) != mode ? NVML_ERROR_IN_USE : NVML_SUCCESS;
     return change_gpu(device, changes, *activation == NVML_SUCCESS ? 2 : 1);
 }
@@ -162,9 +170,12 @@ API nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t *attr
     TRY(open_as(HANDLE_MIG, device, &gpu));
     NEED(attributes, NVML_ERROR_INVALID_ARGUMENT);
     TRY(mig_profile_info(&gpu, mig_profile(&gpu, mig_instance(&gpu, device)->profile), &info));
-    *attributes = (nvmlDeviceAttributes_t){
-        .multiprocessors = info.multiprocessors, .copy = info.copy, .decoder = info.decoder,
-        .gpuSlices = info.slices, .computeSlices = info.slices, .memoryMib = info.memoryMib};
+    *attributes = (nvmlDeviceAttributes_t){.multiprocessors = info.multiprocessors,
+                                           .copy = info.copy,
+                                           .decoder = info.decoder,
+                                           .gpuSlices = info.slices,
+                                           .computeSlices = info.slices,
+                                           .memoryMib = info.memoryMib};
     return NVML_SUCCESS;
 }
 
@@ -189,10 +200,13 @@ API nvmlDeviceGetGpuInstanceProfileInfo(nvmlDevice_t device, unsigned enumeratio
     nvmlGpuInstanceProfileInfo_v2_t whole;
     NEED(info, NVML_ERROR_INVALID_ARGUMENT);
     TRY(nvmlDeviceGetGpuInstanceProfileInfoV(device, enumeration, &whole));
-    *info = (nvmlGpuInstanceProfileInfo_t){
-        .id = whole.id, .slices = whole.slices, .instances = whole.instances,
-        .multiprocessors = whole.multiprocessors, .copy = whole.copy, .decoder = whole.decoder,
-        .memoryMib = whole.memoryMib};
+    *info = (nvmlGpuInstanceProfileInfo_t){.id = whole.id,
+                                           .slices = whole.slices,
+                                           .instances = whole.instances,
+                                           .multiprocessors = whole.multiprocessors,
+                                           .copy = whole.copy,
+                                           .decoder = whole.decoder,
+                                           .memoryMib = whole.memoryMib};
     return NVML_SUCCESS;
 }
 
@@ -232,7 +246,8 @@ API nvmlDeviceGetGpuInstanceRemainingCapacity(nvmlDevice_t device, unsigned id, 
     NEED(profile && count, NVML_ERROR_INVALID_ARGUMENT);
     unsigned taken = occupied(&gpu);
     *count = 0;
-    for (unsigned start = 0; start < WHOLE_GPU_SLICES; start++) *count += fits(profile, start, taken);
+    for (unsigned start = 0; start < WHOLE_GPU_SLICES; start++)
+        *count += fits(profile, start, taken);
     return NVML_SUCCESS;
 }
 
@@ -256,11 +271,13 @@ static nvmlReturn_t create(nvmlDevice_t device, unsigned id, unsigned first, uns
 }
 
 API nvmlDeviceCreateGpuInstance(nvmlDevice_t device, unsigned id, nvmlGpuInstance_t *made) {
-    return create(device, id, WHOLE_GPU_SLICES - 1, 0, made);  // the last place first, as drivers do
+    return create(device, id, WHOLE_GPU_SLICES - 1, 0,
+                  made);  // the last place first, as drivers do
 }
 
 API nvmlDeviceCreateGpuInstanceWithPlacement(nvmlDevice_t device, unsigned id,
-                                             const nvmlPlacement_t *where, nvmlGpuInstance_t *made) {
+                                             const nvmlPlacement_t *where,
+                                             nvmlGpuInstance_t *made) {
     NEED(where, NVML_ERROR_INVALID_ARGUMENT);
     return create(device, id, where->start, where->start, made);
 }

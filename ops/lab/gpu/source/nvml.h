@@ -58,22 +58,48 @@ typedef struct {
     char busId[32];
 } nvmlPciInfoExt_t;
 
-typedef struct { u64 total, free, used; } nvmlMemory_t;
-typedef struct { unsigned version; u64 total, reserved, free, used; } nvmlMemory_v2_t;
-typedef struct { u64 total, free, used; } nvmlBAR1Memory_t;
-typedef struct { unsigned gpu, memory; } nvmlUtilization_t;
-typedef struct { unsigned version, sensor; int temperature; } nvmlTemperature_t;
-typedef struct { unsigned version; int margin; } nvmlMarginTemperature_t;
-typedef struct { int controller, defaultMin, defaultMax, current, target; } nvmlThermalSensor_t;
-typedef struct { unsigned count; nvmlThermalSensor_t sensor[3]; } nvmlGpuThermalSettings_t;
-typedef struct { u64 referenceTime, violationTime; } nvmlViolationTime_t;
+typedef struct {
+    u64 total, free, used;
+} nvmlMemory_t;
+typedef struct {
+    unsigned version;
+    u64 total, reserved, free, used;
+} nvmlMemory_v2_t;
+typedef struct {
+    u64 total, free, used;
+} nvmlBAR1Memory_t;
+typedef struct {
+    unsigned gpu, memory;
+} nvmlUtilization_t;
+typedef struct {
+    unsigned version, sensor;
+    int temperature;
+} nvmlTemperature_t;
+typedef struct {
+    unsigned version;
+    int margin;
+} nvmlMarginTemperature_t;
+typedef struct {
+    int controller, defaultMin, defaultMax, current, target;
+} nvmlThermalSensor_t;
+typedef struct {
+    unsigned count;
+    nvmlThermalSensor_t sensor[3];
+} nvmlGpuThermalSettings_t;
+typedef struct {
+    u64 referenceTime, violationTime;
+} nvmlViolationTime_t;
 
 typedef struct {
     unsigned flags;
-    struct { unsigned present, percentage, increase, decrease; } utilization[8];
+    struct {
+        unsigned present, percentage, increase, decrease;
+    } utilization[8];
 } nvmlGpuDynamicPstatesInfo_t;
 
-typedef struct { u64 l1, l2, memory, registers; } nvmlEccErrorCounts_t;
+typedef struct {
+    u64 l1, l2, memory, registers;
+} nvmlEccErrorCounts_t;
 typedef struct {
     unsigned version;
     u64 aggregateParity, aggregateSecDed, aggregateCorrected;
@@ -81,30 +107,59 @@ typedef struct {
     u64 bucketL2, bucketSm, bucketPcie, bucketMcu, bucketOther;
     unsigned thresholdExceeded;
 } nvmlEccSramErrorStatus_t;
-typedef struct { unsigned max, high, partial, low, none; } nvmlRowRemapperHistogram_t;
+typedef struct {
+    unsigned max, high, partial, low, none;
+} nvmlRowRemapperHistogram_t;
 typedef struct {
     unsigned correctedActive, correctedInactive, uncorrectedActive, uncorrectedInactive;
     unsigned pending, failure;
 } nvmlRemappedRowsInfo_v2_t;
 
-typedef struct { unsigned pid; u64 usedGpuMemory; unsigned gpuInstance, computeInstance; } nvmlProcessInfo_t;
-typedef struct { unsigned pid; u64 usedGpuMemory; } nvmlProcessInfo_v1_t;
 typedef struct {
-    unsigned pid; u64 usedGpuMemory; unsigned gpuInstance, computeInstance; u64 protectedMemory;
+    unsigned pid;
+    u64 usedGpuMemory;
+    unsigned gpuInstance, computeInstance;
+} nvmlProcessInfo_t;
+typedef struct {
+    unsigned pid;
+    u64 usedGpuMemory;
+} nvmlProcessInfo_v1_t;
+typedef struct {
+    unsigned pid;
+    u64 usedGpuMemory;
+    unsigned gpuInstance, computeInstance;
+    u64 protectedMemory;
 } nvmlProcessDetail_t;
 typedef struct {
-    unsigned version, mode, count; nvmlProcessDetail_t *processes;
+    unsigned version, mode, count;
+    nvmlProcessDetail_t *processes;
 } nvmlProcessDetailList_t;
-typedef struct { unsigned pid; u64 timeStamp; unsigned sm, memory, encoder, decoder; } nvmlProcessUtilizationSample_t;
 typedef struct {
-    u64 timeStamp; unsigned pid, sm, memory, encoder, decoder, jpeg, ofa;
+    unsigned pid;
+    u64 timeStamp;
+    unsigned sm, memory, encoder, decoder;
+} nvmlProcessUtilizationSample_t;
+typedef struct {
+    u64 timeStamp;
+    unsigned pid, sm, memory, encoder, decoder, jpeg, ofa;
 } nvmlProcessUtilizationInfo_t;
 typedef struct {
-    unsigned version, count; u64 lastSeen; nvmlProcessUtilizationInfo_t *processes;
+    unsigned version, count;
+    u64 lastSeen;
+    nvmlProcessUtilizationInfo_t *processes;
 } nvmlProcessesUtilizationInfo_t;
 
-typedef union { double d; unsigned ui; u64 ull; long long sll; int si; } nvmlValue_t;
-typedef struct { u64 timeStamp; nvmlValue_t value; } nvmlSample_t;
+typedef union {
+    double d;
+    unsigned ui;
+    u64 ull;
+    long long sll;
+    int si;
+} nvmlValue_t;
+typedef struct {
+    u64 timeStamp;
+    nvmlValue_t value;
+} nvmlSample_t;
 typedef struct {
     unsigned fieldId, scopeId;
     long long timestamp, latencyUsec;
@@ -113,21 +168,32 @@ typedef struct {
 } nvmlFieldValue_t;
 
 typedef struct {
-    nvmlDevice_t device; u64 type, data; unsigned gpuInstance, computeInstance;
+    nvmlDevice_t device;
+    u64 type, data;
+    unsigned gpuInstance, computeInstance;
 } nvmlEventData_t;
 
-typedef struct { unsigned start, size; } nvmlPlacement_t;
-typedef struct { nvmlDevice_t device; unsigned id, profileId; nvmlPlacement_t placement; } nvmlGpuInstanceInfo_t;
 typedef struct {
-    nvmlDevice_t device; nvmlGpuInstance_t gpuInstance;
-    unsigned id, profileId; nvmlPlacement_t placement;
+    unsigned start, size;
+} nvmlPlacement_t;
+typedef struct {
+    nvmlDevice_t device;
+    unsigned id, profileId;
+    nvmlPlacement_t placement;
+} nvmlGpuInstanceInfo_t;
+typedef struct {
+    nvmlDevice_t device;
+    nvmlGpuInstance_t gpuInstance;
+    unsigned id, profileId;
+    nvmlPlacement_t placement;
 } nvmlComputeInstanceInfo_t;
 typedef struct {
     unsigned id, p2p, slices, instances, multiprocessors, copy, decoder, encoder, jpeg, ofa;
     u64 memoryMib;
 } nvmlGpuInstanceProfileInfo_t;
 typedef struct {
-    unsigned version, id, p2p, slices, instances, multiprocessors, copy, decoder, encoder, jpeg, ofa;
+    unsigned version, id, p2p, slices, instances, multiprocessors, copy, decoder, encoder, jpeg,
+        ofa;
     u64 memoryMib;
     char name[96];
 } nvmlGpuInstanceProfileInfo_v2_t;
@@ -143,13 +209,27 @@ typedef struct {
     u64 memoryMib;
 } nvmlDeviceAttributes_t;
 
-typedef struct { unsigned char cluster[16]; unsigned status, clique, state; } nvmlGpuFabricInfo_t;
 typedef struct {
-    unsigned version; unsigned char cluster[16];
-    unsigned status, clique, state, healthMask; unsigned char healthSummary;
+    unsigned char cluster[16];
+    unsigned status, clique, state;
+} nvmlGpuFabricInfo_t;
+typedef struct {
+    unsigned version;
+    unsigned char cluster[16];
+    unsigned status, clique, state, healthMask;
+    unsigned char healthSummary;
 } nvmlGpuFabricInfo_v3_t;
-typedef struct { unsigned version; char branch[80]; } nvmlSystemDriverBranchInfo_t;
-typedef struct { unsigned version, type; union { char text[41]; unsigned char bytes[16]; } value; } nvmlUUID_t;
+typedef struct {
+    unsigned version;
+    char branch[80];
+} nvmlSystemDriverBranchInfo_t;
+typedef struct {
+    unsigned version, type;
+    union {
+        char text[41];
+        unsigned char bytes[16];
+    } value;
+} nvmlUUID_t;
 
 // Called across files and by nvidia-smi.
 nvmlReturn_t nvmlInit_v2(void);
@@ -177,10 +257,12 @@ nvmlReturn_t nvmlDeviceGetRetiredPages_v2(nvmlDevice_t device, unsigned cause, u
                                           u64 *addresses, u64 *times);
 nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned *corrected,
                                        unsigned *uncorrected, unsigned *pending, unsigned *failure);
-nvmlReturn_t nvmlDeviceGetRowRemapperHistogram(nvmlDevice_t device, nvmlRowRemapperHistogram_t *banks);
+nvmlReturn_t nvmlDeviceGetRowRemapperHistogram(nvmlDevice_t device,
+                                               nvmlRowRemapperHistogram_t *banks);
 nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t *values);
 nvmlReturn_t nvmlDeviceGetGpuFabricInfo(nvmlDevice_t device, nvmlGpuFabricInfo_t *info);
-nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, nvmlProcessDetailList_t *list);
+nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
+                                                   nvmlProcessDetailList_t *list);
 nvmlReturn_t nvmlDeviceSetPersistenceMode(nvmlDevice_t device, unsigned mode);
 nvmlReturn_t nvmlDeviceSetMigMode(nvmlDevice_t device, unsigned mode, nvmlReturn_t *activation);
 nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned index,
@@ -190,8 +272,8 @@ nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfoV(nvmlDevice_t device, unsigned 
 nvmlReturn_t nvmlDeviceGetGpuInstanceRemainingCapacity(nvmlDevice_t device, unsigned id,
                                                        unsigned *count);
 nvmlReturn_t nvmlDeviceCreateGpuInstance(nvmlDevice_t device, unsigned id, nvmlGpuInstance_t *made);
-nvmlReturn_t nvmlDeviceGetGpuInstances(nvmlDevice_t device, unsigned id, nvmlGpuInstance_t *instances,
-                                       unsigned *count);
+nvmlReturn_t nvmlDeviceGetGpuInstances(nvmlDevice_t device, unsigned id,
+                                       nvmlGpuInstance_t *instances, unsigned *count);
 nvmlReturn_t nvmlGpuInstanceGetInfo(nvmlGpuInstance_t instance, nvmlGpuInstanceInfo_t *info);
 nvmlReturn_t nvmlGpuInstanceDestroy(nvmlGpuInstance_t instance);
 nvmlReturn_t nvmlGpuInstanceCreateComputeInstance(nvmlGpuInstance_t instance,
@@ -206,8 +288,10 @@ nvmlReturn_t nvmlDeviceGetP2PStatus(nvmlDevice_t first, nvmlDevice_t second, uns
 
 // Answers of one number.
 #define NVML_UNSIGNED(function) nvmlReturn_t function(nvmlDevice_t device, unsigned *value);
-#define NVML_KINDED(function) nvmlReturn_t function(nvmlDevice_t device, unsigned kind, unsigned *value);
-#define NVML_PAIR(function) nvmlReturn_t function(nvmlDevice_t device, unsigned *first, unsigned *second);
+#define NVML_KINDED(function) \
+    nvmlReturn_t function(nvmlDevice_t device, unsigned kind, unsigned *value);
+#define NVML_PAIR(function) \
+    nvmlReturn_t function(nvmlDevice_t device, unsigned *first, unsigned *second);
 #define NVML_TEXT(function) nvmlReturn_t function(nvmlDevice_t device, char *text, unsigned length);
 NVML_UNSIGNED(nvmlDeviceGetIndex)
 NVML_UNSIGNED(nvmlDeviceGetPersistenceMode)

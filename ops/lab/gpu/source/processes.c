@@ -38,9 +38,9 @@ static nvmlReturn_t list(nvmlDevice_t device, char kind, unsigned *count, nvmlPr
     TRY(select_processes(device, kind, &gpu));
     TRY(size_answer(gpu.process_count, count, out));
     for (unsigned i = 0; i < gpu.process_count; i++)
-        out[i] = (nvmlProcessInfo_t){gpu.process[i].pid, (u64)gpu.process[i].memory_mib * MIB,
-                                     gpu.process[i].gpu_instance,
-                                     compute_instance_of(&gpu.process[i])};
+        out[i] =
+            (nvmlProcessInfo_t){gpu.process[i].pid, (u64)gpu.process[i].memory_mib * MIB,
+                                gpu.process[i].gpu_instance, compute_instance_of(&gpu.process[i])};
     return NVML_SUCCESS;
 }
 
@@ -54,15 +54,15 @@ static nvmlReturn_t list_v1(nvmlDevice_t device, char kind, unsigned *count,
     return NVML_SUCCESS;
 }
 
-#define LISTS(function, kind)                                                               \
-    API function(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_v1_t *out) {         \
-        return list_v1(device, kind, count, out);                                           \
-    }                                                                                       \
-    API function##_v2(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_t *out) {       \
-        return list(device, kind, count, out);                                              \
-    }                                                                                       \
-    API function##_v3(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_t *out) {       \
-        return list(device, kind, count, out);                                              \
+#define LISTS(function, kind)                                                         \
+    API function(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_v1_t *out) {   \
+        return list_v1(device, kind, count, out);                                     \
+    }                                                                                 \
+    API function##_v2(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_t *out) { \
+        return list(device, kind, count, out);                                        \
+    }                                                                                 \
+    API function##_v3(nvmlDevice_t device, unsigned *count, nvmlProcessInfo_t *out) { \
+        return list(device, kind, count, out);                                        \
     }
 LISTS(nvmlDeviceGetComputeRunningProcesses, 'C')
 LISTS(nvmlDeviceGetGraphicsRunningProcesses, 'G')
@@ -99,10 +99,12 @@ API nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationS
     NEED(gpu.process_count, NVML_ERROR_NOT_FOUND);
     TRY(size_answer(gpu.process_count, count, out));
     for (unsigned i = 0; i < gpu.process_count; i++)
-        out[i] = (nvmlProcessUtilizationSample_t){
-            gpu.process[i].pid, now_us(), share(&gpu, READ_utilization_gpu),
-            share(&gpu, READ_utilization_memory), share(&gpu, READ_utilization_encoder),
-            share(&gpu, READ_utilization_decoder)};
+        out[i] = (nvmlProcessUtilizationSample_t){gpu.process[i].pid,
+                                                  now_us(),
+                                                  share(&gpu, READ_utilization_gpu),
+                                                  share(&gpu, READ_utilization_memory),
+                                                  share(&gpu, READ_utilization_encoder),
+                                                  share(&gpu, READ_utilization_decoder)};
     return NVML_SUCCESS;
 }
 
@@ -114,10 +116,14 @@ API nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t device,
     NEED(gpu.process_count, NVML_ERROR_NOT_FOUND);
     TRY(size_answer(gpu.process_count, &answer->count, answer->processes));
     for (unsigned i = 0; i < gpu.process_count; i++)
-        answer->processes[i] = (nvmlProcessUtilizationInfo_t){
-            now_us(), gpu.process[i].pid, share(&gpu, READ_utilization_gpu),
-            share(&gpu, READ_utilization_memory), share(&gpu, READ_utilization_encoder),
-            share(&gpu, READ_utilization_decoder), 0, 0};
+        answer->processes[i] = (nvmlProcessUtilizationInfo_t){now_us(),
+                                                              gpu.process[i].pid,
+                                                              share(&gpu, READ_utilization_gpu),
+                                                              share(&gpu, READ_utilization_memory),
+                                                              share(&gpu, READ_utilization_encoder),
+                                                              share(&gpu, READ_utilization_decoder),
+                                                              0,
+                                                              0};
     return NVML_SUCCESS;
 }
 

@@ -24,7 +24,11 @@ API rackhandSimulatorResetGpu(nvmlDevice_t device) {
     unsigned count = 0;
     TRY(open_gpu(device, &gpu));
     NEED(gpu.process_count == 0, NVML_ERROR_IN_USE);
-    const struct { const char *key; enum reading reading; int64_t after; } effects[] = {
+    const struct {
+        const char *key;
+        enum reading reading;
+        int64_t after;
+    } effects[] = {
         {"ecc_corrected", READ_ecc_corrected, 0},
         {"ecc_uncorrected", READ_ecc_uncorrected, 0},
         {"ecc_uncorrected_sram", READ_ecc_uncorrected_sram, 0},
@@ -45,5 +49,6 @@ API rackhandSimulatorResetGpu(nvmlDevice_t device) {
         snprintf(changes[count].value, sizeof changes->value, "%lld", (long long)effects[i].after);
         count++;
     }
+    if (AT(mig_mode_pending) == 0) changes[count++] = (struct change){"mig_instances", ""};
     return change_gpu(device, changes, count);
 }

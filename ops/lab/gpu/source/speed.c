@@ -32,7 +32,7 @@ API nvmlDeviceGetDynamicPstatesInfo(nvmlDevice_t device, nvmlGpuDynamicPstatesIn
 API nvmlDeviceGetSamples(nvmlDevice_t device, unsigned kind, u64 since, unsigned *type,
                          unsigned *count, nvmlSample_t *samples) {
     static const enum reading readings[] = {
-        READ_power_usage_mw,      READ_utilization_gpu, READ_utilization_memory,
+        READ_power_usage_mw,      READ_utilization_gpu,     READ_utilization_memory,
         READ_utilization_encoder, READ_utilization_decoder, READ_clock_graphics_mhz,
         READ_clock_memory_mhz,
     };
@@ -69,9 +69,9 @@ static nvmlReturn_t clock_of(nvmlDevice_t device, const enum reading *table, uns
     return give(table[clock] == READINGS ? ABSENT : gpu.reading[table[clock]], mhz);
 }
 
-#define CLOCK(function, table)                                             \
-    API function(nvmlDevice_t device, unsigned clock, unsigned *mhz) {     \
-        return clock_of(device, table, clock, mhz);                        \
+#define CLOCK(function, table)                                         \
+    API function(nvmlDevice_t device, unsigned clock, unsigned *mhz) { \
+        return clock_of(device, table, clock, mhz);                    \
     }
 CLOCK(nvmlDeviceGetClockInfo, clocks_now)
 CLOCK(nvmlDeviceGetMaxClockInfo, clocks_max)
@@ -80,8 +80,8 @@ CLOCK(nvmlDeviceGetApplicationsClock, clocks_application)
 CLOCK(nvmlDeviceGetDefaultApplicationsClock, clocks_application)
 
 API nvmlDeviceGetClock(nvmlDevice_t device, unsigned clock, unsigned which, unsigned *mhz) {
-    static const enum reading *const tables[] = {clocks_now, clocks_application,
-                                                 clocks_application, clocks_max};
+    static const enum reading *const tables[] = {clocks_now, clocks_application, clocks_application,
+                                                 clocks_max};
     NEED(which < sizeof tables / sizeof *tables, NVML_ERROR_INVALID_ARGUMENT);
     return clock_of(device, tables[which], clock, mhz);
 }
@@ -120,13 +120,14 @@ API nvmlDeviceGetTemperature(nvmlDevice_t device, unsigned sensor, unsigned *cel
 
 API nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_t *temperature) {
     NEED(temperature, NVML_ERROR_INVALID_ARGUMENT);
-    return nvmlDeviceGetTemperature(device, temperature->sensor, (unsigned *)&temperature->temperature);
+    return nvmlDeviceGetTemperature(device, temperature->sensor,
+                                    (unsigned *)&temperature->temperature);
 }
 
 API nvmlDeviceGetTemperatureThreshold(nvmlDevice_t device, unsigned threshold, unsigned *celsius) {
-    static const enum reading thresholds[] = {
-        READ_temperature_shutdown, READ_temperature_slowdown, READ_temperature_memory_max,
-        READ_temperature_gpu_max};
+    static const enum reading thresholds[] = {READ_temperature_shutdown, READ_temperature_slowdown,
+                                              READ_temperature_memory_max,
+                                              READ_temperature_gpu_max};
     struct gpu gpu;
     TRY(open_gpu(device, &gpu));
     NEED(threshold < sizeof thresholds / sizeof *thresholds, NVML_ERROR_NOT_SUPPORTED);
@@ -150,9 +151,10 @@ API nvmlDeviceGetThermalSettings(nvmlDevice_t device, unsigned sensor,
     NEED(settings, NVML_ERROR_INVALID_ARGUMENT);
     NEED(AT(temperature) != ABSENT, NVML_ERROR_NOT_SUPPORTED);
     *settings = (nvmlGpuThermalSettings_t){.count = 1};
-    settings->sensor[0] = (nvmlThermalSensor_t){
-        .controller = 1, .defaultMax = (int)or_zero(AT(temperature_gpu_max)),
-        .current = (int)AT(temperature), .target = 1};  // 1: the GPU itself
+    settings->sensor[0] = (nvmlThermalSensor_t){.controller = 1,
+                                                .defaultMax = (int)or_zero(AT(temperature_gpu_max)),
+                                                .current = (int)AT(temperature),
+                                                .target = 1};  // 1: the GPU itself
     return NVML_SUCCESS;
 }
 

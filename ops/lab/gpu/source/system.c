@@ -16,7 +16,10 @@ enum { VERSION_LENGTH = 32 };
 static atomic_int users;
 
 // Errors in NVML's words.
-static const struct { nvmlReturn_t code; const char *words; } errors[] = {
+static const struct {
+    nvmlReturn_t code;
+    const char *words;
+} errors[] = {
     {NVML_SUCCESS, "Success"},
     {NVML_ERROR_UNINITIALIZED, "Uninitialized"},
     {NVML_ERROR_INVALID_ARGUMENT, "Invalid Argument"},
@@ -37,10 +40,12 @@ static const struct { nvmlReturn_t code; const char *words; } errors[] = {
 };
 
 // The highest CUDA version of a driver branch, as 1000 * major + 10 * minor.
-static const struct { int branch, cuda; } cuda_of[] = {
-    {610, 13030}, {595, 13020}, {590, 13010}, {580, 13000}, {575, 12090}, {570, 12080},
-    {565, 12070}, {560, 12060}, {555, 12050}, {550, 12040}, {545, 12030}, {535, 12020},
-    {530, 12010}, {525, 12000}, {470, 11040},
+static const struct {
+    int branch, cuda;
+} cuda_of[] = {
+    {610, 13030}, {595, 13020}, {590, 13010}, {580, 13000}, {575, 12090},
+    {570, 12080}, {565, 12070}, {560, 12060}, {555, 12050}, {550, 12040},
+    {545, 12030}, {535, 12020}, {530, 12010}, {525, 12000}, {470, 11040},
 };
 
 static bool is_version(const char *word) {
@@ -132,7 +137,9 @@ API nvmlSystemGetCudaDriverVersion_v2(int *version) {
     return NVML_ERROR_NOT_SUPPORTED;
 }
 
-API nvmlSystemGetCudaDriverVersion(int *version) { return nvmlSystemGetCudaDriverVersion_v2(version); }
+API nvmlSystemGetCudaDriverVersion(int *version) {
+    return nvmlSystemGetCudaDriverVersion_v2(version);
+}
 
 API nvmlDeviceGetCount_v2(unsigned *count) {
     NEED(initialized(), NVML_ERROR_UNINITIALIZED);
@@ -170,7 +177,8 @@ static nvmlReturn_t handle_by(enum text key, const char *wanted, nvmlDevice_t *d
     NEED(wanted && device, NVML_ERROR_INVALID_ARGUMENT);
     read_machine(&machine);
     for (unsigned i = 0; i < machine.gpu_count; i++)
-        if (!strcasecmp(machine.gpu[i].text[key], wanted)) return nvmlDeviceGetHandleByIndex_v2(i, device);
+        if (!strcasecmp(machine.gpu[i].text[key], wanted))
+            return nvmlDeviceGetHandleByIndex_v2(i, device);
     return NVML_ERROR_NOT_FOUND;
 }
 

@@ -36,11 +36,13 @@ int set_mig(const struct options *options, unsigned on) {
         nvmlReturn_t code = NVML(nvmlDeviceSetMigMode)(device, on, &activation);
         if (code) return refused(on ? "enable MIG Mode" : "disable MIG Mode", address, code);
         if (activation == NVML_ERROR_IN_USE)
-            printf("Warning: MIG mode is in pending %s state for GPU %s:In use by another client\n"
-                   "%s is currently being used by one or more other processes (e.g. CUDA application "
-                   "or a monitoring application such as another instance of nvidia-smi). Please first "
-                   "kill all processes using the device and retry the command or reboot the system to "
-                   "make MIG mode effective.\n", on ? "enable" : "disable", address, address);
+            printf(
+                "Warning: MIG mode is in pending %s state for GPU %s:In use by another client\n"
+                "%s is currently being used by one or more other processes (e.g. CUDA application "
+                "or a monitoring application such as another instance of nvidia-smi). Please first "
+                "kill all processes using the device and retry the command or reboot the system to "
+                "make MIG mode effective.\n",
+                on ? "enable" : "disable", address, address);
         else
             printf("%s MIG Mode for GPU %s\n", word, address);
     }
@@ -56,11 +58,15 @@ int reset_gpus(const struct options *options) {
         read_field(device, "pci.bus_id", address);
         nvmlReturn_t code = NVML(rackhandSimulatorResetGpu)(device);
         if (code == NVML_ERROR_IN_USE) {
-            printf("GPU %s is currently in use by another process.\n\n1 device is currently being used "
-                   "by one or more other processes (e.g., Fabric Manager, CUDA application, graphics "
-                   "application such as an X server, or a monitoring application such as another "
-                   "instance of nvidia-smi). Please first kill all processes using this device and all "
-                   "compute applications running in the system.\n", address);
+            printf(
+                "GPU %s is currently in use by another process.\n\n1 device is currently being "
+                "used "
+                "by one or more other processes (e.g., Fabric Manager, CUDA application, graphics "
+                "application such as an X server, or a monitoring application such as another "
+                "instance of nvidia-smi). Please first kill all processes using this device and "
+                "all "
+                "compute applications running in the system.\n",
+                address);
             return (int)code;
         }
         if (code) return refused("reset", address, code);
@@ -70,14 +76,18 @@ int reset_gpus(const struct options *options) {
     return 0;
 }
 
-struct profile { nvmlGpuInstanceProfileInfo_v2_t info; unsigned number; };
+struct profile {
+    nvmlGpuInstanceProfileInfo_v2_t info;
+    unsigned number;
+};
 
 static unsigned profiles_of(nvmlDevice_t device, struct profile *profiles) {
     unsigned count = 0;
     for (unsigned number = 0; number < PROFILE_NUMBERS; number++) {
         profiles[count].info.version = 0x2000098;
         profiles[count].number = number;
-        if (!NVML(nvmlDeviceGetGpuInstanceProfileInfoV)(device, number, &profiles[count].info)) count++;
+        if (!NVML(nvmlDeviceGetGpuInstanceProfileInfoV)(device, number, &profiles[count].info))
+            count++;
     }
     return count;
 }
@@ -116,8 +126,8 @@ static int each_instance(unsigned gpu, nvmlDevice_t device, instance_action acti
     return 0;
 }
 
-static int list_instance(unsigned gpu, nvmlGpuInstance_t instance, const nvmlGpuInstanceInfo_t *info,
-                         const struct profile *profile) {
+static int list_instance(unsigned gpu, nvmlGpuInstance_t instance,
+                         const nvmlGpuInstanceInfo_t *info, const struct profile *profile) {
     (void)instance;
     printf("|%4u  %-16s %4u     %4u          %u:%u         |\n", gpu, profile->info.name,
            profile->info.id, info->id, info->placement.start, info->placement.size);
@@ -137,8 +147,8 @@ static int list_compute(unsigned gpu, nvmlGpuInstance_t instance, const nvmlGpuI
     return 0;
 }
 
-static int create_compute(unsigned gpu, nvmlGpuInstance_t instance, const nvmlGpuInstanceInfo_t *info,
-                          const struct profile *profile) {
+static int create_compute(unsigned gpu, nvmlGpuInstance_t instance,
+                          const nvmlGpuInstanceInfo_t *info, const struct profile *profile) {
     nvmlComputeInstance_t compute;
     if (!NVML(nvmlGpuInstanceGetComputeInstanceById)(instance, 0, &compute)) return 0;
     nvmlReturn_t code =
@@ -147,23 +157,25 @@ static int create_compute(unsigned gpu, nvmlGpuInstance_t instance, const nvmlGp
         printf("Failed to create compute instances: %s\n", NVML(nvmlErrorString)(code));
         return (int)code;
     }
-    printf("Successfully created compute instance ID  0 on GPU %2u GPU instance ID %2u using profile "
-           "%s (ID %2u)\n", gpu, info->id, profile->info.name, compute_profile(profile));
+    printf(
+        "Successfully created compute instance ID  0 on GPU %2u GPU instance ID %2u using profile "
+        "%s (ID %2u)\n",
+        gpu, info->id, profile->info.name, compute_profile(profile));
     return 0;
 }
 
-static int destroy_compute(unsigned gpu, nvmlGpuInstance_t instance, const nvmlGpuInstanceInfo_t *info,
-                           const struct profile *profile) {
+static int destroy_compute(unsigned gpu, nvmlGpuInstance_t instance,
+                           const nvmlGpuInstanceInfo_t *info, const struct profile *profile) {
     nvmlComputeInstance_t compute;
     (void)profile;
     if (NVML(nvmlGpuInstanceGetComputeInstanceById)(instance, 0, &compute)) return 0;
     nvmlReturn_t code = NVML(nvmlComputeInstanceDestroy)(compute);
     if (code)
-        printf("Unable to destroy compute instance ID  0 from GPU %2u GPU instance ID %2u: %s\n", gpu,
-               info->id, NVML(nvmlErrorString)(code));
+        printf("Unable to destroy compute instance ID  0 from GPU %2u GPU instance ID %2u: %s\n",
+               gpu, info->id, NVML(nvmlErrorString)(code));
     else
-        printf("Successfully destroyed compute instance ID  0 from GPU %2u GPU instance ID %2u\n", gpu,
-               info->id);
+        printf("Successfully destroyed compute instance ID  0 from GPU %2u GPU instance ID %2u\n",
+               gpu, info->id);
     return (int)code;
 }
 
@@ -180,7 +192,8 @@ static int destroy_instance(unsigned gpu, nvmlGpuInstance_t instance,
 }
 
 // A profile by its id, or by its name with or without "MIG ".
-static const struct profile *profile_named(const char *word, struct profile *profiles, unsigned count) {
+static const struct profile *profile_named(const char *word, struct profile *profiles,
+                                           unsigned count) {
     bool number = strspn(word, "0123456789") == strlen(word);
     for (unsigned i = 0; i < count; i++)
         if (number ? (unsigned)atoi(word) == profiles[i].info.id
@@ -194,21 +207,24 @@ static int create_instances(unsigned gpu, nvmlDevice_t device, const char *list)
     unsigned count = profiles_of(device, profiles);
     char *copy = strdup(list), *rest = NULL;
     int result = 0;
-    for (char *word = strtok_r(copy, ",", &rest); word && !result; word = strtok_r(NULL, ",", &rest)) {
+    for (char *word = strtok_r(copy, ",", &rest); word && !result;
+         word = strtok_r(NULL, ",", &rest)) {
         const struct profile *profile = profile_named(word, profiles, count);
         nvmlGpuInstance_t made;
         nvmlGpuInstanceInfo_t info;
-        nvmlReturn_t code =
-            profile ? NVML(nvmlDeviceCreateGpuInstance)(device, profile->info.id, &made)
-                    : NVML_ERROR_INVALID_ARGUMENT;
+        nvmlReturn_t code = profile
+                                ? NVML(nvmlDeviceCreateGpuInstance)(device, profile->info.id, &made)
+                                : NVML_ERROR_INVALID_ARGUMENT;
         if (code) {
-            printf("Unable to create a GPU instance on GPU %2u using profile %s: %s\n"
-                   "Failed to create GPU instances: %s\n", gpu, word, NVML(nvmlErrorString)(code),
-                   NVML(nvmlErrorString)(code));
+            printf(
+                "Unable to create a GPU instance on GPU %2u using profile %s: %s\n"
+                "Failed to create GPU instances: %s\n",
+                gpu, word, NVML(nvmlErrorString)(code), NVML(nvmlErrorString)(code));
             result = (int)code;
         } else if (!NVML(nvmlGpuInstanceGetInfo)(made, &info)) {
-            printf("Successfully created GPU instance ID %2u on GPU %2u using profile %s (ID %2u)\n",
-                   info.id, gpu, profile->info.name, profile->info.id);
+            printf(
+                "Successfully created GPU instance ID %2u on GPU %2u using profile %s (ID %2u)\n",
+                info.id, gpu, profile->info.name, profile->info.id);
         }
     }
     free(copy);
@@ -218,31 +234,40 @@ static int create_instances(unsigned gpu, nvmlDevice_t device, const char *list)
 static int run_mig(unsigned gpu, nvmlDevice_t device, int count, char **words) {
     int code = 0;
     for (int i = 2; i < count && !code; i++) {
-        if (!strcmp(words[i], "-lgip")) list_profiles(gpu, device);
-        else if (!strcmp(words[i], "-lgi")) code = each_instance(gpu, device, list_instance);
-        else if (!strcmp(words[i], "-lci")) code = each_instance(gpu, device, list_compute);
-        else if (!strcmp(words[i], "-cgi") && i + 1 < count) code = create_instances(gpu, device, words[++i]);
+        if (!strcmp(words[i], "-lgip"))
+            list_profiles(gpu, device);
+        else if (!strcmp(words[i], "-lgi"))
+            code = each_instance(gpu, device, list_instance);
+        else if (!strcmp(words[i], "-lci"))
+            code = each_instance(gpu, device, list_compute);
+        else if (!strcmp(words[i], "-cgi") && i + 1 < count)
+            code = create_instances(gpu, device, words[++i]);
         else if (!strcmp(words[i], "-cci") || !strcmp(words[i], "-C"))
             code = each_instance(gpu, device, create_compute);
-        else if (!strcmp(words[i], "-dci")) code = each_instance(gpu, device, destroy_compute);
-        else if (!strcmp(words[i], "-dgi")) code = each_instance(gpu, device, destroy_instance);
+        else if (!strcmp(words[i], "-dci"))
+            code = each_instance(gpu, device, destroy_compute);
+        else if (!strcmp(words[i], "-dgi"))
+            code = each_instance(gpu, device, destroy_instance);
     }
     return code;
 }
 
 static void print_mig_heading(const char *word) {
     if (!strcmp(word, "-lgip"))
-        printf("| GPU  Name               ID    Instances   Memory     P2P    SM    DEC   ENC  |\n"
-               "|                              Free/Total    GiB                               |\n"
-               "|==============================================================================|\n");
+        printf(
+            "| GPU  Name               ID    Instances   Memory     P2P    SM    DEC   ENC  |\n"
+            "|                              Free/Total    GiB                               |\n"
+            "|==============================================================================|\n");
     if (!strcmp(word, "-lgi"))
-        printf("| GPU  Name             Profile  Instance     Placement    |\n"
-               "|                         ID       ID        Start:Size    |\n"
-               "|==========================================================|\n");
+        printf(
+            "| GPU  Name             Profile  Instance     Placement    |\n"
+            "|                         ID       ID        Start:Size    |\n"
+            "|==========================================================|\n");
     if (!strcmp(word, "-lci"))
-        printf("| GPU     GPU       Name             Profile   Instance   Placement |\n"
-               "|       Instance                       ID        ID       Start:Size |\n"
-               "|===================================================================|\n");
+        printf(
+            "| GPU     GPU       Name             Profile   Instance   Placement |\n"
+            "|       Instance                       ID        ID       Start:Size |\n"
+            "|===================================================================|\n");
 }
 
 int mig_command(const struct options *options, int count, char **words) {

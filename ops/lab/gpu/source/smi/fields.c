@@ -6,12 +6,12 @@
 #include "fields.h"
 
 #define READER(id) static nvmlReturn_t id(nvmlDevice_t device, char *text)
-#define NUMBER(id, function)                                      \
-    READER(id) {                                                  \
-        unsigned value = 0;                                       \
-        nvmlReturn_t code = NVML(function)(device, &value);       \
-        snprintf(text, TEXT, "%u", value);                        \
-        return code;                                              \
+#define NUMBER(id, function)                                \
+    READER(id) {                                            \
+        unsigned value = 0;                                 \
+        nvmlReturn_t code = NVML(function)(device, &value); \
+        snprintf(text, TEXT, "%u", value);                  \
+        return code;                                        \
     }
 #define KINDED(id, function, kind)                                \
     READER(id) {                                                  \
@@ -20,29 +20,29 @@
         snprintf(text, TEXT, "%d", (int)value);                   \
         return code;                                              \
     }
-#define WATTS(id, function)                                       \
-    READER(id) {                                                  \
-        unsigned value = 0;                                       \
-        nvmlReturn_t code = NVML(function)(device, &value);       \
-        snprintf(text, TEXT, "%.2f", value / 1000.0);             \
-        return code;                                              \
+#define WATTS(id, function)                                 \
+    READER(id) {                                            \
+        unsigned value = 0;                                 \
+        nvmlReturn_t code = NVML(function)(device, &value); \
+        snprintf(text, TEXT, "%.2f", value / 1000.0);       \
+        return code;                                        \
     }
 #define STRING(id, function) \
     READER(id) { return NVML(function)(device, text, TEXT); }
-#define WORDED(id, function, yes, no)                             \
-    READER(id) {                                                  \
-        unsigned value = 0;                                       \
-        nvmlReturn_t code = NVML(function)(device, &value);       \
-        snprintf(text, TEXT, "%s", value ? yes : no);             \
-        return code;                                              \
+#define WORDED(id, function, yes, no)                       \
+    READER(id) {                                            \
+        unsigned value = 0;                                 \
+        nvmlReturn_t code = NVML(function)(device, &value); \
+        snprintf(text, TEXT, "%s", value ? yes : no);       \
+        return code;                                        \
     }
 // Functions with two answers: which of them, and its shape.
-#define OF_PAIR(id, function, which, format, shape)               \
-    READER(id) {                                                  \
-        unsigned value[2] = {0, 0};                               \
+#define OF_PAIR(id, function, which, format, shape)                       \
+    READER(id) {                                                          \
+        unsigned value[2] = {0, 0};                                       \
         nvmlReturn_t code = NVML(function)(device, &value[0], &value[1]); \
-        snprintf(text, TEXT, format, shape(value[which]));        \
-        return code;                                              \
+        snprintf(text, TEXT, format, shape(value[which]));                \
+        return code;                                                      \
     }
 #define ENABLED(value) ((value) ? "Enabled" : "Disabled")
 #define IN_WATTS(value) ((value) / 1000.0)
@@ -139,20 +139,21 @@ READER(capability) {
 }
 
 READER(architecture) {
-    static const char *const names[] = {"", "", "Kepler", "Maxwell", "Pascal", "Volta", "Turing",
-                                        "Ampere", "Ada Lovelace", "Hopper", "Blackwell"};
+    static const char *const names[] = {"",         "",       "Kepler", "Maxwell",      "Pascal",
+                                        "Volta",    "Turing", "Ampere", "Ada Lovelace", "Hopper",
+                                        "Blackwell"};
     unsigned value = 0;
     nvmlReturn_t code = NVML(nvmlDeviceGetArchitecture)(device, &value);
     snprintf(text, TEXT, "%s", value < sizeof names / sizeof *names ? names[value] : "Unknown");
     return code;
 }
 
-#define PCI(id, format, part)                                     \
-    READER(id) {                                                  \
-        nvmlPciInfo_t info = {0};                                 \
+#define PCI(id, format, part)                                             \
+    READER(id) {                                                          \
+        nvmlPciInfo_t info = {0};                                         \
         nvmlReturn_t code = NVML(nvmlDeviceGetPciInfo_v3)(device, &info); \
-        snprintf(text, TEXT, format, info.part);                  \
-        return code;                                              \
+        snprintf(text, TEXT, format, info.part);                          \
+        return code;                                                      \
     }
 PCI(pci_address, "%s", busId)
 PCI(pci_domain, "0x%04X", domain)
@@ -160,12 +161,12 @@ PCI(pci_bus, "0x%02X", bus)
 PCI(pci_device, "0x%02X", device)
 PCI(pci_device_id, "0x%08X", pciDeviceId)
 
-#define MEMORY(id, function, type, part)                          \
-    READER(id) {                                                  \
-        type memory = {0};                                        \
-        nvmlReturn_t code = NVML(function)(device, &memory);      \
-        snprintf(text, TEXT, "%llu", memory.part >> 20);          \
-        return code;                                              \
+#define MEMORY(id, function, type, part)                     \
+    READER(id) {                                             \
+        type memory = {0};                                   \
+        nvmlReturn_t code = NVML(function)(device, &memory); \
+        snprintf(text, TEXT, "%llu", memory.part >> 20);     \
+        return code;                                         \
     }
 MEMORY(memory_total, nvmlDeviceGetMemoryInfo_v2, nvmlMemory_v2_t, total)
 MEMORY(memory_reserved, nvmlDeviceGetMemoryInfo_v2, nvmlMemory_v2_t, reserved)
@@ -175,12 +176,12 @@ MEMORY(bar1_total, nvmlDeviceGetBAR1MemoryInfo, nvmlBAR1Memory_t, total)
 MEMORY(bar1_used, nvmlDeviceGetBAR1MemoryInfo, nvmlBAR1Memory_t, used)
 MEMORY(bar1_free, nvmlDeviceGetBAR1MemoryInfo, nvmlBAR1Memory_t, free)
 
-#define PART(id, function, type, part)                            \
-    READER(id) {                                                  \
-        type value = {0};                                         \
-        nvmlReturn_t code = NVML(function)(device, &value);       \
-        snprintf(text, TEXT, "%d", (int)value.part);              \
-        return code;                                              \
+#define PART(id, function, type, part)                      \
+    READER(id) {                                            \
+        type value = {0};                                   \
+        nvmlReturn_t code = NVML(function)(device, &value); \
+        snprintf(text, TEXT, "%d", (int)value.part);        \
+        return code;                                        \
     }
 PART(load, nvmlDeviceGetUtilizationRates, nvmlUtilization_t, gpu)
 PART(load_memory, nvmlDeviceGetUtilizationRates, nvmlUtilization_t, memory)
@@ -198,12 +199,12 @@ READER(reasons) {
     return code;
 }
 
-#define REASON(id, bit)                                           \
-    READER(id) {                                                  \
-        u64 bits = 0;                                             \
+#define REASON(id, bit)                                                                  \
+    READER(id) {                                                                         \
+        u64 bits = 0;                                                                    \
         nvmlReturn_t code = NVML(nvmlDeviceGetCurrentClocksEventReasons)(device, &bits); \
-        snprintf(text, TEXT, bits & (bit) ? "Active" : "Not Active"); \
-        return code;                                              \
+        snprintf(text, TEXT, bits & (bit) ? "Active" : "Not Active");                    \
+        return code;                                                                     \
     }
 REASON(reason_idle, 0x1)
 REASON(reason_applications, 0x2)
@@ -214,46 +215,45 @@ REASON(reason_sw_thermal, 0x20)
 REASON(reason_hw_thermal, 0x40)
 REASON(reason_power_brake, 0x80)
 
-#define ECC(id, error, counter)                                   \
-    READER(id##_total) {                                          \
-        u64 errors = 0;                                           \
+#define ECC(id, error, counter)                                                                 \
+    READER(id##_total) {                                                                        \
+        u64 errors = 0;                                                                         \
         nvmlReturn_t code = NVML(nvmlDeviceGetTotalEccErrors)(device, error, counter, &errors); \
-        snprintf(text, TEXT, "%llu", errors);                     \
-        return code;                                              \
-    }                                                             \
-    ECC_AT(id##_dram, error, counter, NVML_MEMORY_LOCATION_DRAM)  \
+        snprintf(text, TEXT, "%llu", errors);                                                   \
+        return code;                                                                            \
+    }                                                                                           \
+    ECC_AT(id##_dram, error, counter, NVML_MEMORY_LOCATION_DRAM)                                \
     ECC_AT(id##_sram, error, counter, NVML_MEMORY_LOCATION_SRAM)
-#define ECC_AT(id, error, counter, location)                      \
-    READER(id) {                                                  \
-        u64 errors = 0;                                           \
-        nvmlReturn_t code = NVML(nvmlDeviceGetMemoryErrorCounter)( \
-            device, error, counter, location, &errors);           \
-        snprintf(text, TEXT, "%llu", errors);                     \
-        return code;                                              \
+#define ECC_AT(id, error, counter, location)                                                  \
+    READER(id) {                                                                              \
+        u64 errors = 0;                                                                       \
+        nvmlReturn_t code =                                                                   \
+            NVML(nvmlDeviceGetMemoryErrorCounter)(device, error, counter, location, &errors); \
+        snprintf(text, TEXT, "%llu", errors);                                                 \
+        return code;                                                                          \
     }
 ECC(corrected_volatile, NVML_MEMORY_ERROR_CORRECTED, NVML_VOLATILE_ECC)
 ECC(uncorrected_volatile, NVML_MEMORY_ERROR_UNCORRECTED, NVML_VOLATILE_ECC)
 ECC(corrected_aggregate, NVML_MEMORY_ERROR_CORRECTED, NVML_AGGREGATE_ECC)
 ECC(uncorrected_aggregate, NVML_MEMORY_ERROR_UNCORRECTED, NVML_AGGREGATE_ECC)
 
-#define RETIRED(id, cause)                                        \
-    READER(id) {                                                  \
-        unsigned pages = 0;                                       \
-        nvmlReturn_t code =                                       \
-            NVML(nvmlDeviceGetRetiredPages_v2)(device, cause, &pages, NULL, NULL); \
-        snprintf(text, TEXT, "%u", pages);                        \
-        return code == NVML_ERROR_INSUFFICIENT_SIZE ? NVML_SUCCESS : code; \
+#define RETIRED(id, cause)                                                                         \
+    READER(id) {                                                                                   \
+        unsigned pages = 0;                                                                        \
+        nvmlReturn_t code = NVML(nvmlDeviceGetRetiredPages_v2)(device, cause, &pages, NULL, NULL); \
+        snprintf(text, TEXT, "%u", pages);                                                         \
+        return code == NVML_ERROR_INSUFFICIENT_SIZE ? NVML_SUCCESS : code;                         \
     }
 RETIRED(retired_corrected, 0)
 RETIRED(retired_uncorrected, 1)
 
-#define REMAPPED(id, which, format, shape)                        \
-    READER(id) {                                                  \
-        unsigned rows[4] = {0};                                   \
-        nvmlReturn_t code = NVML(nvmlDeviceGetRemappedRows)(device, &rows[0], &rows[1], &rows[2], \
-                                                            &rows[3]); \
-        snprintf(text, TEXT, format, shape(rows[which]));         \
-        return code;                                              \
+#define REMAPPED(id, which, format, shape)                                                   \
+    READER(id) {                                                                             \
+        unsigned rows[4] = {0};                                                              \
+        nvmlReturn_t code =                                                                  \
+            NVML(nvmlDeviceGetRemappedRows)(device, &rows[0], &rows[1], &rows[2], &rows[3]); \
+        snprintf(text, TEXT, format, shape(rows[which]));                                    \
+        return code;                                                                         \
     }
 #define YES(value) ((value) ? "Yes" : "No")
 REMAPPED(remapped_corrected, 0, "%u", SAME)
@@ -276,7 +276,8 @@ READER(memory_temperature) {
 }
 
 READER(recovery_action) {
-    static const char *const actions[] = {"None", "Reset", "Reboot", "Drain P2P", "Drain and Reset"};
+    static const char *const actions[] = {"None", "Reset", "Reboot", "Drain P2P",
+                                          "Drain and Reset"};
     unsigned value = 0;
     nvmlReturn_t code = field_value(device, 230, &value);
     snprintf(text, TEXT, "%s", actions[value < 5 ? value : 2]);
@@ -298,12 +299,19 @@ static const struct field fields[] = {
 
 const struct field *find_field(const char *name) {
     static const char *const aliases[][2] = {
-        {"gpu_name", "name"}, {"gpu_uuid", "uuid"}, {"gpu_serial", "serial"},
-        {"gpu_bus_id", "pci.bus_id"}, {"temperature", "temperature.gpu"},
-        {"clocks.gr", "clocks.current.graphics"}, {"clocks.sm", "clocks.current.sm"},
-        {"clocks.mem", "clocks.current.memory"}, {"clocks.video", "clocks.current.video"},
-        {"clocks.max.gr", "clocks.max.graphics"}, {"clocks.max.mem", "clocks.max.memory"},
-        {"ecc.mode", "ecc.mode.current"}, {"mig.mode", "mig.mode.current"},
+        {"gpu_name", "name"},
+        {"gpu_uuid", "uuid"},
+        {"gpu_serial", "serial"},
+        {"gpu_bus_id", "pci.bus_id"},
+        {"temperature", "temperature.gpu"},
+        {"clocks.gr", "clocks.current.graphics"},
+        {"clocks.sm", "clocks.current.sm"},
+        {"clocks.mem", "clocks.current.memory"},
+        {"clocks.video", "clocks.current.video"},
+        {"clocks.max.gr", "clocks.max.graphics"},
+        {"clocks.max.mem", "clocks.max.memory"},
+        {"ecc.mode", "ecc.mode.current"},
+        {"mig.mode", "mig.mode.current"},
         {"pcie.link.gen.gpucurrent", "pcie.link.gen.current"},
     };
     static const char old[] = "clocks_throttle_reasons.", new[] = "clocks_event_reasons.";

@@ -27,11 +27,13 @@ void *nvml_symbol(const char *name) {
 
 void fail_nvml(nvmlReturn_t code) {
     if (code == NVML_ERROR_DRIVER_NOT_LOADED)
-        printf("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make "
-               "sure that the latest NVIDIA driver is installed and running.\n\n");
+        printf(
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make "
+            "sure that the latest NVIDIA driver is installed and running.\n\n");
     else if (code == NVML_ERROR_LIBRARY_NOT_FOUND)
-        printf("NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure "
-               "that the NVIDIA Display Driver is properly installed and present in your system.\n");
+        printf(
+            "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure "
+            "that the NVIDIA Display Driver is properly installed and present in your system.\n");
     else
         printf("Failed to initialize NVML: %s\n", NVML(nvmlErrorString)(code));
     if (code == NVML_ERROR_LIB_RM_VERSION_MISMATCH) {
@@ -65,8 +67,10 @@ nvmlDevice_t device_at(unsigned index) {
     if (code == NVML_SUCCESS) return device;
     NVML(rackhandSimulatorPciAddress)(index, address, sizeof address);
     if (code == NVML_ERROR_GPU_IS_LOST)
-        printf("Unable to determine the device handle for GPU%s: GPU is lost.  Reboot the system "
-               "to recover this GPU\n", address);
+        printf(
+            "Unable to determine the device handle for GPU%s: GPU is lost.  Reboot the system "
+            "to recover this GPU\n",
+            address);
     else
         printf("Unable to determine the device handle for GPU%s: %s\n", address,
                NVML(nvmlErrorString)(code));
@@ -79,7 +83,8 @@ static void choose(struct options *options, char *list) {
     for (char *word = strtok_r(list, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
         unsigned index = SMI_GPUS;
         nvmlDevice_t device;
-        if (strspn(word, "0123456789") == strlen(word)) index = (unsigned)atoi(word);
+        if (strspn(word, "0123456789") == strlen(word))
+            index = (unsigned)atoi(word);
         else if (!NVML(nvmlDeviceGetHandleByUUID)(word, &device) ||
                  !NVML(nvmlDeviceGetHandleByPciBusId_v2)(word, &device))
             NVML(nvmlDeviceGetIndex)(device, &index);
@@ -106,15 +111,18 @@ static int show_version(void) {
     NVML(nvmlSystemGetDriverVersion)(driver, sizeof driver);
     NVML(nvmlSystemGetNVMLVersion)(nvml, sizeof nvml);
     NVML(nvmlSystemGetCudaDriverVersion_v2)(&cuda);
-    printf("NVIDIA-SMI version  : %s\nNVML version        : %s\nDRIVER version      : %s\n"
-           "CUDA Version        : %d.%d\nSimulated GPU (rackhand lab)\n",
-           driver, nvml, driver, cuda / 1000, cuda % 1000 / 10);
+    printf(
+        "NVIDIA-SMI version  : %s\nNVML version        : %s\nDRIVER version      : %s\n"
+        "CUDA Version        : %d.%d\nSimulated GPU (rackhand lab)\n",
+        driver, nvml, driver, cuda / 1000, cuda % 1000 / 10);
     return 0;
 }
 
 static int invalid(const char *word) {
-    printf("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n"
-           "Not understood: %s\n", word);
+    printf(
+        "Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n"
+        "Not understood: %s\n",
+        word);
     return NVML_ERROR_INVALID_ARGUMENT;
 }
 
@@ -139,18 +147,27 @@ static bool is(const char *word, const char *brief, const char *full) {
 }
 
 static bool read_command(struct command *command, int *at, int count, char **words) {
-    static const struct { const char *brief, *full; int kind; } values[] = {
+    static const struct {
+        const char *brief, *full;
+        int kind;
+    } values[] = {
         {"--query-gpu", "--query-gpu", QUERY_GPU},
         {"--query-compute-apps", "--query-compute-apps", QUERY_APPS},
         {"-pm", "--persistence-mode", PERSISTENCE},
         {"-mig", "--multi-instance-gpu", MIG_MODE},
     };
-    static const struct { const char *brief, *full; int kind; } plain[] = {
-        {"-L", "--list-gpus", LIST}, {"-q", "--query", REPORT}, {"-r", "--gpu-reset", RESET},
+    static const struct {
+        const char *brief, *full;
+        int kind;
+    } plain[] = {
+        {"-L", "--list-gpus", LIST},
+        {"-q", "--query", REPORT},
+        {"-r", "--gpu-reset", RESET},
         {"--version", "--version", VERSION},
     };
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
-        if (is(words[*at], plain[i].brief, plain[i].full)) return command->kind = plain[i].kind, true;
+        if (is(words[*at], plain[i].brief, plain[i].full))
+            return command->kind = plain[i].kind, true;
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         if ((command->value = value_of(at, count, words, values[i].brief, values[i].full)))
             return command->kind = values[i].kind, true;
@@ -183,10 +200,14 @@ int main(int count, char **words) {
     bool mig = count > 1 && !strcmp(words[1], "mig");
     for (int i = 1; i < count; i++) {
         char *value;
-        if ((value = value_of(&i, count, words, "-i", "--id"))) choose(&options, value);
-        else if ((value = value_of(&i, count, words, "--format", "--format"))) choose_format(&options, value);
-        else if ((value = value_of(&i, count, words, "-d", "--display"))) options.sections = value;
-        else if (!mig && !read_command(&command, &i, count, words)) return invalid(words[i]);
+        if ((value = value_of(&i, count, words, "-i", "--id")))
+            choose(&options, value);
+        else if ((value = value_of(&i, count, words, "--format", "--format")))
+            choose_format(&options, value);
+        else if ((value = value_of(&i, count, words, "-d", "--display")))
+            options.sections = value;
+        else if (!mig && !read_command(&command, &i, count, words))
+            return invalid(words[i]);
     }
     if (device_count() == 0) {
         printf("No devices were found\n");

@@ -17,14 +17,19 @@ static int split(char *list, char **words) {
 }
 
 static void print_header(const char *name, const char *unit, bool last) {
-    printf(*unit ? "%s [%s]%s" : "%s%s%s", name, *unit ? unit : last ? "\n" : ", ",
+    printf(*unit ? "%s [%s]%s" : "%s%s%s", name,
+           *unit  ? unit
+           : last ? "\n"
+                  : ", ",
            *unit ? (last ? "\n" : ", ") : "");
 }
 
 static void print_value(const struct options *options, nvmlReturn_t code, const char *text,
                         const char *unit, bool last) {
-    if (code) printf("[%s]", text);
-    else printf(*unit && options->units ? "%s %s" : "%s", text, unit);
+    if (code)
+        printf("[%s]", text);
+    else
+        printf(*unit && options->units ? "%s %s" : "%s", text, unit);
     printf(last ? "\n" : ", ");
 }
 
@@ -55,8 +60,8 @@ unsigned processes_of(nvmlDevice_t device, struct running *processes) {
     unsigned count = 0;
     for (unsigned mode = 0; mode < sizeof types / sizeof *types; mode++) {
         nvmlProcessDetail_t found[SMI_PROCESSES];
-        nvmlProcessDetailList_t list = {.version = 0x1000018, .mode = mode,
-                                        .count = SMI_PROCESSES, .processes = found};
+        nvmlProcessDetailList_t list = {
+            .version = 0x1000018, .mode = mode, .count = SMI_PROCESSES, .processes = found};
         if (NVML(nvmlDeviceGetRunningProcessDetailList)(device, &list)) continue;
         for (unsigned i = 0; i < list.count && count < SMI_PROCESSES; i++)
             processes[count++] = (struct running){found[i], types[mode]};
@@ -65,8 +70,8 @@ unsigned processes_of(nvmlDevice_t device, struct running *processes) {
 }
 
 static const char *const process_fields[][2] = {
-    {"timestamp", ""}, {"gpu_name", ""}, {"gpu_bus_id", ""}, {"gpu_serial", ""}, {"gpu_uuid", ""},
-    {"pid", ""}, {"process_name", ""}, {"used_gpu_memory", "MiB"},
+    {"timestamp", ""}, {"gpu_name", ""}, {"gpu_bus_id", ""},   {"gpu_serial", ""},
+    {"gpu_uuid", ""},  {"pid", ""},      {"process_name", ""}, {"used_gpu_memory", "MiB"},
 };
 
 // What nvidia-smi calls a field that has two names.

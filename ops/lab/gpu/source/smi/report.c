@@ -4,7 +4,9 @@
 #include "fields.h"
 
 // One line of the report: the sections of -d that show it, its label, its field; NULL: a heading.
-static const struct { const char *section, *label, *field; } lines[] = {
+static const struct {
+    const char *section, *label, *field;
+} lines[] = {
 #include "report.def"
 };
 
@@ -20,10 +22,11 @@ int show_report(const struct options *options) {
     read_field(NULL, "timestamp", text);
     NVML(nvmlSystemGetDriverVersion)(driver, sizeof driver);
     NVML(nvmlSystemGetCudaDriverVersion_v2)(&cuda);
-    printf("\n==============NVSMI LOG==============\n\nSimulated GPU (rackhand lab)\n"
-           "%-50s: %s\n%-50s: %s\n%-50s: %d.%d\n\n%-50s: %u\n", "Timestamp", text,
-           "Driver Version", driver, "CUDA Version", cuda / 1000, cuda % 1000 / 10,
-           "Attached GPUs", device_count());
+    printf(
+        "\n==============NVSMI LOG==============\n\nSimulated GPU (rackhand lab)\n"
+        "%-50s: %s\n%-50s: %s\n%-50s: %d.%d\n\n%-50s: %u\n",
+        "Timestamp", text, "Driver Version", driver, "CUDA Version", cuda / 1000, cuda % 1000 / 10,
+        "Attached GPUs", device_count());
     for (unsigned gpu = 0; gpu < device_count(); gpu++) {
         if (!options->chosen[gpu]) continue;
         nvmlDevice_t device = device_at(gpu);
@@ -78,16 +81,23 @@ int show_topology(void) {
         while (!NVML(nvmlDeviceGetNvLinkState)(device_at(i), links, &active)) links++;
         printf("GPU%u", i);
         for (unsigned j = 0; j < count; j++) {
-            bool nvlink = links && !NVML(nvmlDeviceGetP2PStatus)(device_at(i), device_at(j),
-                                                                 P2P_NVLINK, &status) && !status;
-            if (i == j) printf("\t X ");
-            else if (nvlink) printf("\tNV%u", links);
-            else printf("\tNODE");
+            bool nvlink =
+                links &&
+                !NVML(nvmlDeviceGetP2PStatus)(device_at(i), device_at(j), P2P_NVLINK, &status) &&
+                !status;
+            if (i == j)
+                printf("\t X ");
+            else if (nvlink)
+                printf("\tNV%u", links);
+            else
+                printf("\tNODE");
         }
         printf("\t0\t0\n");
     }
-    printf("\nLegend:\n\n  X    = Self\n  NODE = Connection traversing PCIe as well as the interconnect "
-           "between PCIe Host Bridges within a NUMA node\n  NV#  = Connection traversing a bonded set "
-           "of # NVLinks\n");
+    printf(
+        "\nLegend:\n\n  X    = Self\n  NODE = Connection traversing PCIe as well as the "
+        "interconnect "
+        "between PCIe Host Bridges within a NUMA node\n  NV#  = Connection traversing a bonded set "
+        "of # NVLinks\n");
     return 0;
 }

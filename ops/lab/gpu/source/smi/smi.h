@@ -12,7 +12,7 @@ enum { SMI_GPUS = 8, TEXT = 128 };
 struct options {
     bool chosen[SMI_GPUS];  // by -i; all of them without it
     bool header, units;
-    const char *sections;   // of -d, comma-separated capitals; NULL: all
+    const char *sections;  // of -d, comma-separated capitals; NULL: all
 };
 
 // A function of libnvidia-ml.so.1 by its name; the type follows its declaration in nvml.h.
@@ -25,7 +25,10 @@ nvmlDevice_t device_at(unsigned index);
 void fail_nvml(nvmlReturn_t code) __attribute__((noreturn));
 
 enum { SMI_PROCESSES = 32 };
-struct running { nvmlProcessDetail_t detail; const char *type; };
+struct running {
+    nvmlProcessDetail_t detail;
+    const char *type;
+};
 // The processes of a GPU; returns how many there are.
 unsigned processes_of(nvmlDevice_t device, struct running *processes);
 

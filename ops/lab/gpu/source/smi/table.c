@@ -6,11 +6,16 @@
 
 #include "fields.h"
 
-#define WIDE "-----------------------------------------------------------------------------------------"
+#define WIDE \
+    "-----------------------------------------------------------------------------------------"
 #define HEAVY_LINE \
     "========================================================================================="
-#define COLUMNS "+-----------------------------------------+------------------------+----------------------+\n"
-#define HEAVY "|=========================================+========================+======================|\n"
+#define COLUMNS                                                                                   \
+    "+-----------------------------------------+------------------------+----------------------+" \
+    "\n"
+#define HEAVY                                                                                     \
+    "|=========================================+========================+======================|" \
+    "\n"
 
 // A line of one cell over the whole width.
 static void __attribute__((format(printf, 1, 2))) line(const char *format, ...) {
@@ -33,22 +38,24 @@ static void print_head(void) {
     line(" NVIDIA-SMI %-22s Driver Version: %-14s CUDA Version: %d.%d", version, version,
          cuda / 1000, cuda % 1000 / 10);
     printf(COLUMNS
-           "| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |\n"
-           "| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |\n"
-           "|                                         |                        |               MIG M. |\n"
-           HEAVY);
+           "| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. "
+           "ECC |\n"
+           "| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute "
+           "M. |\n"
+           "|                                         |                        |               MIG "
+           "M. |\n" HEAVY);
 }
 
 static const char *on_off(const char *word) { return strcmp(word, "Enabled") ? "Off" : "On"; }
 
 // A reading with its unit close to it; N/A stays as it is.
 static void with_unit(nvmlDevice_t device, const char *field, const char *unit, char *text) {
-    if (read_field(device, field, text) == NVML_SUCCESS) strncat(text, unit, TEXT - strlen(text) - 1);
+    if (read_field(device, field, text) == NVML_SUCCESS)
+        strncat(text, unit, TEXT - strlen(text) - 1);
 }
 
 static void whole_watts(nvmlDevice_t device, const char *field, char *text) {
-    if (read_field(device, field, text) == NVML_SUCCESS)
-        snprintf(text, TEXT, "%.0fW", atof(text));
+    if (read_field(device, field, text) == NVML_SUCCESS) snprintf(text, TEXT, "%.0fW", atof(text));
 }
 
 static void print_gpu(unsigned index, nvmlDevice_t device) {
@@ -86,7 +93,9 @@ static void print_mig_devices(unsigned index, nvmlDevice_t device, bool *any) {
         if (NVML(nvmlDeviceGetMigDeviceHandleByIndex)(device, i, &mig)) continue;
         if (!*any) {
             line(" MIG devices:");
-            line("  GPU   GI   CI  MIG Dev                                              Memory-Usage");
+            line(
+                "  GPU   GI   CI  MIG Dev                                              "
+                "Memory-Usage");
             line(HEAVY_LINE);
         }
         *any = true;
@@ -128,13 +137,13 @@ int show_table(const struct options *options) {
         if (options->chosen[i]) print_mig_devices(i, devices[i], &any_mig);
     if (any_mig) printf("+" WIDE "+\n\n+" WIDE "+\n");
     line(" Processes:");
-    line("  GPU   GI   CI              PID   Type   Process name                        GPU Memory");
+    line(
+        "  GPU   GI   CI              PID   Type   Process name                        GPU Memory");
     line("        ID   ID                                                               Usage");
     line(HEAVY_LINE);
     for (unsigned i = 0; i < count; i++)
         if (options->chosen[i]) any_process |= print_processes(i, devices[i]);
-    if (!any_process)
-        line("  No running processes found");
+    if (!any_process) line("  No running processes found");
     printf("+" WIDE "+\nSimulated GPU (rackhand lab)\n");
     return 0;
 }
