@@ -15,7 +15,9 @@ from ops.lab.inventory import ssh_options
 
 FOLDER = "/etc/rackhand-simulator"
 DESCRIPTION = f"{FOLDER}/gpus.conf"
-EVENTS = "/run/rackhand-simulator/xid"
+STATE = "/run/rackhand-simulator"
+EVENTS = f"{STATE}/xid"
+KERNEL_LOG = f"{STATE}/kernel.log"  # what the simulated kernel logs; the journal has it too
 CHANGED_MEANWHILE = 75  # sysexits: temporary failure
 ATTEMPTS = 5
 TIMEOUT = 30  # seconds
@@ -82,8 +84,8 @@ def inject_xid(plan: LabPlan, host: str, index: int, code: int, consequences: bo
     gpu = read(plan, host).gpu(index)
     xids.suffer(gpu, code)  # refuses what is no XID before anything is written
     log = shlex.quote(xids.log_line(gpu, code))
-    append = f"echo '{index} {code}' >> {EVENTS}; echo {log} | systemd-cat -t kernel -p err"
-    done = _ssh(plan, host, append)
+    tell = f"tee -a {KERNEL_LOG} | systemd-cat -t kernel -p err"
+    done = _ssh(plan, host, f"echo '{index} {code}' >> {EVENTS} && echo {log} | {tell}")
     if done.returncode != 0:
         raise RemoteError(f"The XID was not reported: {done.stderr.strip()}", place=host)
     if consequences:

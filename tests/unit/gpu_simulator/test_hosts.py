@@ -59,9 +59,9 @@ def test_a_change_that_somebody_makes_meanwhile_is_kept(host: SimulatedMachine) 
 def test_an_xid_is_an_event_a_line_of_the_log_and_its_consequence(host: SimulatedMachine) -> None:
     hosts.inject_xid(PLAN, "node1", 1, 79)
     assert host.events.read_text() == "1 79\n"
-    assert (host.root / "log").read_text() == (
-        "NVRM: Xid (PCI:0000:02:00): 79, GPU has fallen off the bus\n"
-    )
+    line = "NVRM: Xid (PCI:0000:02:00): 79, GPU has fallen off the bus\n"
+    assert (host.root / "log").read_text() == line
+    assert host.events.with_name("kernel.log").read_text() == line
     assert [gpu.state for gpu in host.described().gpus] == ["ok", "lost"]
 
 
