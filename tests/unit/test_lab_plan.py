@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,28 @@ def test_a_lab_that_does_not_exist_is_named_with_the_way_to_make_it(state: Path)
     with pytest.raises(InputError) as refused:
         fleet_plan.require_plan("none")
     assert refused.value.cure == "ops lab up --name none"
+
+
+def test_a_plan_of_before_gpus_has_none(state: Path) -> None:
+    path = state / "labs/t1/lab.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"name": "t1", "index": 5, "image_name": "bookworm", "size": 1}')
+    loaded = load_plan("t1")
+    assert loaded is not None
+    assert not loaded.is_simulated("node1")
+    assert "mirror.rackhand.test" not in loaded.names()
+
+
+def test_only_hosts_of_group_gpu_are_simulated_and_all_know_the_mirror(state: Path) -> None:
+    wanted = replace(plan(4), gpus="H100:2")
+    wanted.save()
+    assert load_plan("t1") == wanted
+    assert [host for host in wanted.hosts if wanted.is_simulated(host)] == ["node2", "node4"]
+    outside = wanted.address("outside")
+    assert f"{outside} outside acme.rackhand.test mirror.rackhand.test" in wanted.names()
+
+
+def test_a_gpu_that_nobody_knows_is_refused_with_its_cure() -> None:
+    with pytest.raises(InputError, match="Z900") as refused:
+        replace(plan(1), gpus="Z900:2")
+    assert refused.value.cure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ import yaml
 from ops.lab.mirror.package import RELATIONS, Package
 
 FOLDER = Path(__file__).with_name("catalogue")
+UPSTREAM = re.compile(r"(?:\d+:)?(.*?)(?:-[^-]*)?$")  # a version without epoch and revision
 Item = dict[str, Any]
 
 
@@ -149,5 +151,5 @@ def _package(entry: Item, repository: Repository, states: frozenset[str], values
             if key in entry
         },
         contains=tuple(entry.get("contains", ())),
-        values=texts | {"version": version},
+        values=texts | {"version": version, "upstream": UPSTREAM.sub(r"\1", version)},
     )
