@@ -209,7 +209,7 @@ def states_table(states: list[DriverState]) -> Table:
 
     drawn = Table(box=None, pad_edge=False)
     for heading in ("host", "GPUs", "loaded", "installed", "module", "channel", "kernel", ""):
-        drawn.add_column(heading)
+        drawn.add_column(heading, no_wrap=heading not in ("GPUs", ""))
     for state in states:
         findings = [*state.findings, *([f"drained: {state.drained}"] if state.drained else [])]
         names = {gpu.name for gpu in state.gpus}

@@ -97,8 +97,13 @@ def move_host(fleet: Fleet, move: HostMove, patience: Patience, console: Console
     """Move one host, from traffic and back into it."""
     host = fleet.host(move.host)
 
+    said = ""
+
     def say(words: str) -> None:
-        console.print(f"  {words}", markup=False, highlight=False)
+        nonlocal said
+        if words != said:
+            console.print(f"  {words}", markup=False, highlight=False)
+        said = words
 
     with connect(fleet, host) as connection:
         left_over = traffic.drained(connection, host)

@@ -104,7 +104,8 @@ def drain(
         quiet = quiet + 1 if left == 0 else 0
         if quiet > 1 or time.monotonic() >= end:
             return left
-        say(f"{left} request(s) under way")
+        if left:
+            say(f"{left} request(s) under way")
         time.sleep(POLL_SECONDS)
 
 
