@@ -145,6 +145,13 @@ def test_mig_instances_are_made_listed_and_destroyed(machine: SimulatedMachine) 
     assert len(machine.smi_lines("-L", "-i", "0")) == 1
 
 
+def test_instances_that_a_product_cannot_have_are_passed_over(machine: SimulatedMachine) -> None:
+    text = machine.described().change(0, ["mig_mode=yes"]).render()
+    text = text.replace("mig_instances =", "mig_instances = 9:0:c, 77:0:c, 9:3:c, 19:99:c", 1)
+    machine.description.write_text(text)
+    assert [line.split()[1] for line in machine.smi_lines("-L", "-i", "0")[1:]] == ["3g.40gb"]
+
+
 def test_mig_mode_waits_for_the_processes_of_the_gpu(machine: SimulatedMachine) -> None:
     machine.change(0, "process=4000001:10:python")
     assert "pending enable state" in machine.smi("-mig", "1", "-i", "0").stdout

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "nvml.h"
+#include "library.h"
 
 #define CONFIGURATION "/etc/rackhand-simulator/gpus.conf"
 enum { LINE_LENGTH = 8192 };  // room for the longest line: all processes with long names
@@ -129,6 +129,19 @@ static void parse(FILE *file, struct machine *machine) {
                 machine->nvswitch = parse_number(value) == 1;
         }
     }
+    for (unsigned i = 0; i < machine->gpu_count; i++) drop_impossible_instances(&machine->gpu[i]);
+}
+
+// Instances that this product cannot have: what a hand-written file may hold.
+static void drop_impossible_instances(struct gpu *gpu) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < gpu->instance_count; i++) {
+        const struct mig_profile *profile = mig_profile(gpu, gpu->instance[i].profile);
+        unsigned start = gpu->instance[i].start;
+        if (profile && start < 8 && (profile->starts >> start & 1))
+            gpu->instance[kept++] = gpu->instance[i];
+    }
+    gpu->instance_count = kept;
 }
 
 static bool same_file(const struct stat *a, const struct stat *b) {
