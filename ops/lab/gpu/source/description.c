@@ -110,6 +110,18 @@ static void add_gpu(struct machine *machine, unsigned index) {
     }
 }
 
+// Instances that this product cannot have: what a hand-written file may hold.
+static void drop_impossible_instances(struct gpu *gpu) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < gpu->instance_count; i++) {
+        const struct mig_profile *profile = mig_profile(gpu, gpu->instance[i].profile);
+        unsigned start = gpu->instance[i].start;
+        if (profile && start < 8 && (profile->starts >> start & 1))
+            gpu->instance[kept++] = gpu->instance[i];
+    }
+    gpu->instance_count = kept;
+}
+
 static void parse(FILE *file, struct machine *machine) {
     char line[LINE_LENGTH];
     int section = -1;
@@ -130,18 +142,6 @@ static void parse(FILE *file, struct machine *machine) {
         }
     }
     for (unsigned i = 0; i < machine->gpu_count; i++) drop_impossible_instances(&machine->gpu[i]);
-}
-
-// Instances that this product cannot have: what a hand-written file may hold.
-static void drop_impossible_instances(struct gpu *gpu) {
-    unsigned kept = 0;
-    for (unsigned i = 0; i < gpu->instance_count; i++) {
-        const struct mig_profile *profile = mig_profile(gpu, gpu->instance[i].profile);
-        unsigned start = gpu->instance[i].start;
-        if (profile && start < 8 && (profile->starts >> start & 1))
-            gpu->instance[kept++] = gpu->instance[i];
-    }
-    gpu->instance_count = kept;
 }
 
 static bool same_file(const struct stat *a, const struct stat *b) {
