@@ -1,6 +1,7 @@
 """Labs for end-to-end tests, and what an operator would look at when one of them fails.
 
-`labs(hosts, image)` boots each kind of lab once per run; RACKHAND_KEEP_LAB=1 keeps them.
+`labs(hosts, image)` boots each kind of lab once per run, `labs(1, image, "H100:2")` one whose hosts
+have simulated GPUs; RACKHAND_KEEP_LAB=1 keeps them.
 """
 
 import os
@@ -21,10 +22,11 @@ LOOK = (
 BOOTED: dict[str, Lab] = {}
 
 
-def boot(hosts: int, image: str) -> Lab:
-    name = f"test-{hosts}-{image.split('-')[0]}"
+def boot(hosts: int, image: str, gpu: str = "") -> Lab:
+    name = f"test-{hosts}-{image.split('-')[0]}" + ("-gpu" if gpu else "")
     if name not in BOOTED:
         command = ["ops", "lab", "up", "--name", name, "--hosts", str(hosts), "--image", image]
+        command += ["--gpu", gpu] if gpu else []
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BOOT_SECONDS
         )
@@ -35,7 +37,7 @@ def boot(hosts: int, image: str) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def labs() -> Iterator[Callable[[int, str], Lab]]:
+def labs() -> Iterator[Callable[..., Lab]]:
     """Boot a lab of so many hosts of an image, once per test run."""
     yield boot
     if os.environ.get("RACKHAND_KEEP_LAB") == "1":

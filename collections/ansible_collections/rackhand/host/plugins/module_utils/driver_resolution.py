@@ -23,10 +23,12 @@ from ansible_collections.rackhand.host.plugins.module_utils.driver_packages impo
     Refusal,
     Step,
     Wanted,
+    branch_in,
     branch_of,
     dcgm_names,
     driver_names,
     is_driver,
+    is_other_kind,
     leftovers,
     pins,
     upstream,
@@ -120,14 +122,6 @@ class Resolution:
         plan.files = {n: kept_package(n, v) for n, v in self._gone(apt, plan.install).items()}
         return self._cover_kernels(plan)
 
-    def _removals(self) -> list[str]:
-        gone = leftovers(self.installed, self.wanted, self.module)
-        if self.packages:
-            gone += [n for n in self.installed if is_driver(n) and n not in self.packages]
-        if self.wanted.dcgm and "datacenter-gpu-manager" in self.installed:
-            gone.append("datacenter-gpu-manager")
-        return [f"{name}-" for name in dict.fromkeys(gone)]
-
     def _versions(self, apt: Apt, *names: str) -> dict[str, list[str]]:
         if self.wanted.channel == "cuda":
             return apt.versions(*names, url=self.cuda_url)
@@ -143,27 +137,43 @@ class Resolution:
         current = self.installed.get(anchor, "")
         if not self.update and not self.wanted.version and current in offered[anchor]:
             version = current if branch_of(current) == self.wanted.branch else version
-        exact = {
-            name: next(v for v in offered[name] if upstream(v) == upstream(version))
-            for name in asked
-            if any(upstream(v) == upstream(version) for v in offered[name])
-        }
+        exact = at_upstream(offered, version)
         self._judge_missing(asked, exact, offered, version)
         self._judge_headers(apt)
-        preferences = pins(exact) + self._seed(version)
+        exact |= at_upstream(self._versions(apt, *self._companions(asked)), version)
         free = [name for name in self.names if name not in exact and not self._is_modules(name)]
-        words = [*(f"{n}={v}" for n, v in exact.items()), *free, *self._removals()]
+        gone = [f"{name}-" for name in self._foreign() if name not in exact]
+        words = [*(f"{n}={v}" for n, v in exact.items()), *free, *gone]
+        preferences = pins(exact) + self._seed(version)
         if self.wanted.channel != "archive":
             return apt.simulate(words, preferences)
         return self._steps_with_kernel(apt, words, preferences)
+
+    def _companions(self, asked: Sequence[str]) -> list[str]:
+        """What else of a driver is installed, and has a name that the wanted one would have too."""
+        return [
+            name
+            for name in self.installed
+            if is_driver(name)
+            and name not in asked
+            and branch_in(name) in ("", self.wanted.branch)
+            and not is_other_kind(name, self.module)
+        ]
+
+    def _foreign(self) -> list[str]:
+        """Installed packages that cannot stay beside the wanted driver, or move to it."""
+        bare_dcgm = ["datacenter-gpu-manager"] if self.wanted.dcgm else []
+        gone = leftovers(self.installed, self.wanted, self.module)
+        return [*gone, *(name for name in bare_dcgm if name in self.installed)]
 
     def _stub_target(self, apt: Apt, name: str, versions: Sequence[str]) -> str:
         """The branch at which a stub ends, maybe by way of other stubs; empty if it is none."""
         if not versions or any(branch_of(v) == self.wanted.branch for v in versions):
             return ""
-        steps = apt.simulate([name], "")
-        libraries = [s.version for s in steps if s.name.startswith("libnvidia-compute")]
-        return branch_of(libraries[0]) if libraries else ""
+        coming = {s.name: s.version for s in apt.simulate([name], "")}
+        packages = {**self.installed, **coming}
+        libraries = [v for n, v in packages.items() if n.startswith("libnvidia-compute")]
+        return branch_of(libraries[-1]) if libraries else ""
 
     @staticmethod
     def _is_modules(name: str) -> bool:
@@ -185,7 +195,7 @@ class Resolution:
         version: str,
     ) -> None:
         for name in asked:
-            if name in exact or (self._is_modules(name) and offered[name]):
+            if name in exact or self._is_modules(name):
                 continue
             has = ", ".join(offered[name]) or "no version"
             raise Refusal(
@@ -252,7 +262,8 @@ class Resolution:
             )
         words = [kept_package(n, v) or f"{n}={v}" if n in gone else f"{n}={v}"
                  for n, v in self.packages.items()]  # fmt: skip
-        return apt.simulate([*words, *self._removals()], pins(self.packages))
+        came = [n for n in self.installed if is_driver(n) and n not in self.packages]
+        return apt.simulate([*words, *(f"{name}-" for name in came)], pins(self.packages))
 
     def _gone(self, apt: Apt, packages: Mapping[str, str]) -> dict[str, str]:
         """Versions that are not installed and that no repository offers."""
@@ -280,6 +291,12 @@ class Resolution:
         images = [f"{kind}{k}" for k in bare for kind in ("linux-image-", "linux-image-unsigned-")]
         plan.remove += [n for n in images if n in self.installed and n not in plan.remove]
         return plan
+
+
+def at_upstream(offered: Mapping[str, Sequence[str]], version: str) -> dict[str, str]:
+    """Of each package the newest version that belongs to the same release of the driver."""
+    same = {n: [v for v in vs if upstream(v) == upstream(version)] for n, vs in offered.items()}
+    return {name: versions[0] for name, versions in same.items() if versions}
 
 
 def kernel_of(package: str) -> str:

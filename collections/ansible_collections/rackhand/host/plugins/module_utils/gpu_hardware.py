@@ -128,7 +128,7 @@ def installed_module(kernel: str) -> LoadedModule | None:
 
 def nouveau_is_loaded() -> bool:
     """Whether the kernel's own driver holds the GPUs."""
-    return re.search(r"^nouveau ", read("/proc/modules"), re.MULTILINE) is not None
+    return os.path.isdir("/sys/module/nouveau")
 
 
 def kernel_order(release: str) -> list[int]:

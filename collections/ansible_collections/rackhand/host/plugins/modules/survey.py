@@ -99,18 +99,24 @@ def resolve(name: str) -> list[str]:
         return []
 
 
+def answer(*command: str) -> str:
+    """What a command prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
 def kernel_headers(kernel: str) -> str:
     """Whether DKMS finds a kernel's headers: `present`, `offered` by a repository, or `missing`.
 
-    A host that never read its package lists cannot tell, and gets the benefit of the doubt.
+    A host that has yet to read the lists of a source gets the benefit of the doubt.
     """
     if os.path.isdir(f"/lib/modules/{kernel}/build"):
         return "present"
-    if not glob.glob("/var/lib/apt/lists/*Packages*"):
+    if answer("apt-cache", "madison", f"linux-headers-{kernel}").strip():
         return "offered"
-    command = ["apt-cache", "madison", f"linux-headers-{kernel}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return "offered" if done.stdout.strip() else "missing"
+    uris = answer("apt-get", "update", "--print-uris").splitlines()
+    heads = [line.split()[1] for line in uris if "InRelease'" in line]
+    known = [glob.glob(f"/var/lib/apt/lists/{h.removesuffix('InRelease')}*Release") for h in heads]
+    return "missing" if known and all(known) else "offered"
 
 
 def gpu_layer() -> dict[str, Any]:
