@@ -62,8 +62,10 @@ def find(made: Path, name: str, version: str) -> Path:
 def _build(made: Path) -> None:
     everything = catalogue.load()
     pool = made / "pool"
-    _build_packages(everything, pool, made / "scratch")
     paths = list(everything.repositories)
+    for path in paths:
+        (pool / path).mkdir(parents=True)
+    _build_packages(everything, pool, made / "scratch")
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         folders = [pool / path for path in paths]
         described = dict(zip(paths, threads.map(repository.stanzas, folders), strict=True))

@@ -25,7 +25,7 @@ def stanzas(folder: Path) -> dict[str, str]:
     """
     listed = run(["env", "-C", folder, "apt-ftparchive", "packages", "."]).stdout
     found = {}
-    for stanza in listed.strip().split("\n\n"):
+    for stanza in filter(None, listed.strip().split("\n\n")):
         name = next(line for line in stanza.splitlines() if line.startswith("Filename: "))
         path = name.removeprefix("Filename: ").removeprefix("./")
         found[path] = stanza.replace(name, f"Filename: {path}")

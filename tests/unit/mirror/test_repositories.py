@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ops.lab.mirror import build, catalogue, makers, package, signing
+from ops.lab.mirror import build, catalogue, package, signing
+from ops.lab.mirror.package import Package
 
 KEPT = {
     *("nvidia-utils-580-server", "libnvidia-compute-580-server", "cuda-keyring"),
@@ -21,19 +21,9 @@ KEPT = {
 
 
 @pytest.fixture(scope="module")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def mirror(build_mirror: Callable[[Callable[[Package], bool]], Path]) -> Path:
     """The catalogue's repositories with a few of their packages."""
-    cache = tmp_path_factory.mktemp("m")
-    whole = catalogue.load()
-    few = dataclasses.replace(
-        whole, packages=tuple(each for each in whole.packages if each.name in KEPT)
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(signing, "CACHE", cache)
-        patch.setattr(build, "CACHE", cache)
-        patch.setattr(catalogue, "load", lambda: few)
-        patch.setattr(makers, "_driver", lambda: (b"\x7fELF\x02\x01\x01 library", b"#!/bin/sh\n"))
-        yield build.ensure()
+    return build_mirror(lambda each: each.name in KEPT)
 
 
 def releases(mirror: Path) -> list[tuple[Path, str]]:

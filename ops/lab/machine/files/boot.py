@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hardware  # type: ignore[import-not-found]  # it lies beside this program on the host
 
+BOOT = Path("/boot")
 PCI = Path("/sys/bus/pci/devices")
 FIRMWARE = Path("/sys/firmware")
 SECURE_BOOT = "efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -46,7 +47,7 @@ def main() -> None:
 
 def newest_kernel() -> str:
     """The kernel a boot loader starts: the newest one by its numbers."""
-    releases = [path.name.partition("-")[2] for path in Path("/boot").glob("vmlinuz-*")]
+    releases = [path.name.partition("-")[2] for path in BOOT.glob("vmlinuz-*")]
     if not releases:
         sys.exit("no kernel is installed: /boot has no vmlinuz-*")
     return max(releases, key=lambda text: [int(n) for n in re.findall(r"\d+", text)])
@@ -83,7 +84,7 @@ def show_device(address: str, device: int, kind: int) -> None:
 
 def nouveau_is_off(release: str) -> bool:
     """Whether the initramfs of a kernel keeps nouveau from loading; only what is in it counts."""
-    image = Path(f"/boot/initrd.img-{release}")
+    image = BOOT / f"initrd.img-{release}"
     if not image.exists():
         return False
     with tempfile.TemporaryDirectory(dir="/run") as folder:
