@@ -118,6 +118,21 @@ def test_secure_boot_takes_the_signed_module_and_refuses_the_one_of_dkms() -> No
     assert run("nvidia-smi -L")
 
 
+def test_the_container_toolkit_writes_its_cdi_file_by_itself() -> None:
+    lab("restore", "node1", "driven", "--name", NAME)
+    key = "/usr/share/keyrings/container.asc"
+    base = "http://mirror.rackhand.test/current"
+    run(f"curl -sSf {base}/keys/container.asc -o {key}")
+    source = f"deb [signed-by={key}] {base}/libnvidia-container/stable/deb/amd64/ /"
+    run(f"echo '{source}' > /etc/apt/sources.list.d/container.list; apt-get update -q")
+    run(f"{INSTALL} nvidia-container-toolkit")
+    devices = run("nvidia-ctk cdi list 2>/dev/null").splitlines()
+    assert {"nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"} <= set(devices)
+    run("rm /var/run/cdi/nvidia.yaml; touch /lib/modules/$(uname -r)/modules.dep")
+    run("for _ in $(seq 50); do test -e /var/run/cdi/nvidia.yaml && break; sleep 0.1; done")
+    assert run("nvidia-ctk cdi list 2>/dev/null").splitlines() == devices
+
+
 def test_dkms_builds_nothing_without_headers_and_says_so() -> None:
     lab("reset", "node1", "--name", NAME)
     run(f"printf '%s' '{RESTRICTED}' > /etc/apt/sources.list.d/restricted.sources")
