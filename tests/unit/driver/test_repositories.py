@@ -13,6 +13,7 @@ from ansible_collections.rackhand.host.plugins.lookup.nvidia_repository_key impo
 from ansible_collections.rackhand.host.plugins.module_utils.driver_repository import (
     fingerprint,
     sources_text,
+    without_doubles,
 )
 
 BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
@@ -127,3 +128,47 @@ def test_keys_are_laid_down_before_the_sources_that_name_them() -> None:
         "/etc/apt/sources.list.d/u.sources",
     ]
     assert "Components: main\n" in entries[2]["content"]
+
+
+FLAT = {"name": "ours", "url": "http://m/cuda", "suites": "/"}
+POOLED = {"name": "ubuntu", "url": "http://m/u/", "suites": "noble noble-updates",
+          "components": "main restricted"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deb [signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg] http://m/cuda/ /\n",
+        "deb http://m/cuda ./\n",
+        "deb [trusted=yes] http://m/u noble restricted\n",
+    ],
+)
+def test_a_line_that_names_our_repository_is_switched_off(line: str) -> None:
+    text = f"deb http://other/ /\n{line}"
+    found = without_doubles(text, True, [FLAT, POOLED])
+    assert found.startswith("deb http://other/ /\n# stands in /etc/apt/sources.list.d/")
+    assert found.endswith(line)
+    assert without_doubles(found, True, [FLAT, POOLED]) == found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deb http://m/cuda/debian12 /\n",
+        "deb http://m/u noble universe\n",
+        "deb http://m/u jammy main\n",
+        "# deb http://m/cuda /\n",
+    ],
+)
+def test_a_line_that_offers_something_else_stays(line: str) -> None:
+    assert without_doubles(line, True, [FLAT, POOLED]) == line
+
+
+def test_a_stanza_that_names_our_repository_is_switched_off_and_its_neighbours_stay() -> None:
+    ours = "Types: deb\nURIs: http://m/cuda/\nSuites: /\nSigned-By: /other.gpg\n"
+    other = "Types: deb\nURIs: http://m/u\nSuites: noble\nComponents: main universe\n"
+    found = without_doubles(f"{other}\n{ours}", False, [FLAT, POOLED])
+    assert found == f"{other}\nEnabled: no\n{ours}"
+    assert without_doubles(found, False, [FLAT, POOLED]) == found
+    switched_on = f"{ours}Enabled: yes\n"
+    assert without_doubles(switched_on, False, [FLAT]) == f"Enabled: no\n{ours}"

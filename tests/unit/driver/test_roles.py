@@ -25,7 +25,6 @@ BOOKWORM = {
     "distribution_release": "bookworm",
     "fleet_host_gpus": 2,
 }
-CUDA = "http://mirror.test/cuda/debian12/x86_64/"
 
 
 def driver(facts: dict[str, Any], **variables: Any) -> Role:
@@ -49,26 +48,6 @@ def test_a_mirror_of_the_archive_serves_all_its_suites() -> None:
     role = driver(NOBLE, nvidia_driver_ubuntu_repo_url="http://m/ubuntu")
     suites = role.evaluate("__nvidia_driver_ubuntu_repository.suites")
     assert suites == "noble noble-updates noble-security"
-
-
-def test_the_source_that_cuda_keyring_leaves_goes_before_ours_comes(tmp_path: Path) -> None:
-    role = driver(
-        BOOKWORM,
-        nvidia_driver_cuda_repo_url=CUDA,
-        __nvidia_driver_cuda_repository={
-            "name": "rackhand-nvidia-cuda", "url": CUDA, "suites": "/", "key": "K",
-        },
-    )  # fmt: skip
-    found = paths(role)
-    theirs = "/etc/apt/sources.list.d/cuda-debian12-x86_64.list"
-    ours = "/etc/apt/sources.list.d/rackhand-nvidia-cuda.sources"
-    assert found.index(theirs) < found.index(ours)
-    entry = role.value("__nvidia_driver_files")[found.index(theirs)]
-    assert entry["state"] == "absent"
-
-
-def test_a_foreign_cuda_source_stays_where_ours_is_not_wanted() -> None:
-    assert not any("cuda" in path for path in paths(driver(NOBLE)))
 
 
 def test_nouveau_is_off_and_its_initramfs_follows_the_file_that_says_so() -> None:

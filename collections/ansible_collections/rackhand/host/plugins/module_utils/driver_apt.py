@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.rackhand.host.plugins.module_utils import driver_record, gpu_hardware
 from ansible_collections.rackhand.host.plugins.module_utils.driver_packages import (
     Plan,
     Refusal,
@@ -23,12 +24,14 @@ from ansible_collections.rackhand.host.plugins.module_utils.driver_packages impo
 from ansible_collections.rackhand.host.plugins.module_utils.driver_repository import (
     SOURCES_FOLDER,
     sources_text,
+    without_doubles,
 )
 
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
 #: Packages of this transaction and the one before stay here: Ubuntu's archive forgets old versions.
 ARCHIVES = "/var/lib/rackhand/nvidia_driver/packages"
+SOURCES_FILE = "/etc/apt/sources.list"
 PREFERENCES_FOLDER = "/etc/apt/preferences.d"
 LOCK_WAIT_S = 600
 FIRST_WAIT_S, LONGEST_WAIT_S = 5, 60
@@ -86,20 +89,19 @@ class Apt:
         self.options: list[str] = []
 
     # -- state ------------------------------------------------------------------------------
-    def pretend(self, repositories: Iterable[Mapping[str, Any]], absent: Iterable[str]) -> None:
-        """From now on answer as if the repositories were there and other sources were gone.
+    def pretend(self, repositories: Iterable[Mapping[str, Any]]) -> None:
+        """From now on answer as if the repositories were there, and their doubles were not.
 
         Args:
             repositories: name, url, suites, components and key (armored) of each.
-            absent: Names of files below sources.list.d that a real run removes.
         """
         sources, lists = f"{self.scratch}/sources", f"{self.scratch}/lists"
         os.makedirs(sources, exist_ok=True)
         wanted = list(repositories)
-        gone = {*absent, *(f"{r['name']}.sources" for r in wanted)}
-        for path in glob.glob(f"{SOURCES_FOLDER}/*"):
-            if os.path.basename(path) not in gone:
-                shutil.copy(path, sources)
+        off = doubles(wanted)
+        for path in source_files():
+            with open(f"{sources}/{os.path.basename(path)}", "w", encoding="utf-8") as stream:
+                stream.write(off.get(path) or gpu_hardware.read(path))
         for repository in wanted:
             key = f"{self.scratch}/{repository['name']}.asc"
             with open(key, "w", encoding="utf-8") as stream:
@@ -109,7 +111,8 @@ class Apt:
         if not os.path.isdir(lists):  # spares the network what the host has
             shutil.copytree("/var/lib/apt/lists", lists, ignore=shutil.ignore_patterns("lock"))
         self.options = [
-            "-o", f"Dir::Etc::SourceParts={sources}", "-o", f"Dir::State::Lists={lists}",
+            "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={sources}",
+            "-o", f"Dir::State::Lists={lists}",
             "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
             "-o", "APT::Sandbox::User=root",
         ]  # fmt: skip
@@ -235,10 +238,34 @@ class Apt:
         return held
 
 
+def source_files() -> list[str]:
+    """The files that name apt's repositories."""
+    return [p for p in [SOURCES_FILE, *sorted(glob.glob(f"{SOURCES_FOLDER}/*"))]
+            if p.endswith((".list", ".sources")) and os.path.isfile(p)]  # fmt: skip
+
+
+def doubles(repositories: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Files of others that name a repository of ours, and their text without it."""
+    known = list(repositories)
+    ours = {f"{SOURCES_FOLDER}/{repository['name']}.sources" for repository in known}
+    texts = {path: gpu_hardware.read(path) for path in source_files() if path not in ours}
+    new = {p: without_doubles(text, p.endswith(".list"), known) for p, text in texts.items()}
+    return {path: text for path, text in new.items() if text != texts[path]}
+
+
 def kept_package(name: str, version: str) -> str:
     """Path of a package that an earlier transaction kept; empty if it is not there."""
     found = glob.glob(f"{ARCHIVES}/{name}_{version.replace(':', '%3a')}_*.deb")
     return found[0] if found else ""
+
+
+def switch_off_doubles(repositories: Iterable[Mapping[str, Any]], check: bool) -> list[str]:
+    """Leave each repository one file, and so one key; what was done, or would be."""
+    off = doubles(repositories)
+    for path, text in off.items():
+        if not check:
+            driver_record.replace(path, text)
+    return [f"switch off in {path} what stands in a file of its own" for path in off]
 
 
 def forget_packages(keep: Mapping[str, str], also: Mapping[str, str]) -> None:

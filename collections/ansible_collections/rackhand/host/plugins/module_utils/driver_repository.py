@@ -7,11 +7,13 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SOURCES_FOLDER = "/etc/apt/sources.list.d"
 KEYS_FOLDER = "/etc/apt/keyrings"
+#: `deb [options] address suite components…`
+ONE_LINE = re.compile(r"^deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)\s*(.*)$")
 PUBLIC_KEY, PUBLIC_SUBKEY = 6, 14  # OpenPGP packet tags (RFC 9580, section 5)
 
 
@@ -42,6 +44,65 @@ def sources_text(repository: Mapping[str, Any], key: str = "") -> str:
         lines.append(f"Components: {repository['components']}")
     lines.append(f"Signed-By: {key or key_path(repository['name'])}")
     return "\n".join(lines) + "\n"
+
+
+def is_covered(repository: Mapping[str, Any], url: str, suites: str, components: str) -> bool:
+    """Whether an entry offers nothing but what a repository of ours offers."""
+    if url.rstrip("/") != str(repository["url"]).rstrip("/"):
+        return False
+    ours = str(repository["suites"]).split()
+    theirs = ["/" if suite == "./" else suite for suite in suites.split()]
+    offered = str(repository.get("components") or "").split()
+    return set(theirs) <= set(ours) and set(components.split()) <= set(offered)
+
+
+def without_doubles(text: str, is_one_line: bool, repositories: Iterable[Mapping[str, Any]]) -> str:
+    """A source file with the entries switched off that stand in a file of ours, under its own key.
+
+    apt stops altogether when one repository is given two keys.
+
+    Args:
+        text: The file.
+        is_one_line: Whether it is of the old form (`.list`), else deb822.
+        repositories: Ours.
+    """
+    known = list(repositories)
+    return one_lines_off(text, known) if is_one_line else stanzas_off(text, known)
+
+
+def one_lines_off(text: str, repositories: Iterable[Mapping[str, Any]]) -> str:
+    """The old form: covered lines become comments."""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        entry = ONE_LINE.match(line.strip())
+        for repository in repositories if entry else ():
+            if entry and is_covered(repository, entry[1], entry[2], entry[3].partition("#")[0]):
+                line = f"# stands in {sources_path(repository['name'])}: {line}"  # noqa: PLW2901
+                break
+        lines.append(line)
+    return "".join(lines)
+
+
+def stanzas_off(text: str, repositories: Iterable[Mapping[str, Any]]) -> str:
+    """deb822: covered stanzas get `Enabled: no`."""
+    stanzas = re.split(r"(\n[ \t]*\n)", text)
+    for index, stanza in enumerate(stanzas):
+        fields = {
+            k.lower(): v for k, v in re.findall(r"^([\w-]+):[ \t]*(.*)$", stanza, re.MULTILINE)
+        }
+        if not fields.get("uris") or fields.get("enabled", "").strip().lower() in ("no", "false"):
+            continue
+        suites, components = fields.get("suites", ""), fields.get("components", "")
+        covered = all(
+            any(is_covered(r, url, suites, components) for r in repositories)
+            for url in fields["uris"].split()
+        )
+        if covered:
+            body = re.sub(r"^Enabled:.*\n?", "", stanza, flags=re.MULTILINE | re.IGNORECASE)
+            stanzas[index] = re.sub(
+                r"^(Types:)", r"Enabled: no\n\1", body, count=1, flags=re.MULTILINE
+            )
+    return "".join(stanzas)
 
 
 def fingerprint(armored: str) -> str:

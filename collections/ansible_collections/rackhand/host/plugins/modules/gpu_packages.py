@@ -14,7 +14,6 @@ description:
 options:
   packages: {type: dict, required: true, description: "Version by name; empty for any version."}
   repositories: {type: list, elements: dict, default: [], description: Those that the role lays down.}
-  absent: {type: list, elements: str, default: [], description: Source files that the role removes.}
   name: {type: str, required: true, description: Name of the preferences file.}
   alternatives: {type: dict, default: {}, description: "Path by link; the link is made an alternative of its base name."}
   patience_s: {type: int, default: 300, description: Seconds for a mirror in mid-sync.}
@@ -47,6 +46,7 @@ from ansible_collections.rackhand.host.plugins.module_utils.driver_apt import (
     Apt,
     AptError,
     patiently,
+    switch_off_doubles,
 )
 from ansible_collections.rackhand.host.plugins.module_utils.driver_packages import (
     Plan,
@@ -101,10 +101,11 @@ class Packages:
         """Do the work; the module's result."""
         check, plan = self.module.check_mode, Plan()
         found = self.apt.installed(*self.wanted)
+        doubles = switch_off_doubles(self.module.params["repositories"], check)
         if any(name not in found or version not in ("", found[name])
                for name, version in self.wanted.items()):  # fmt: skip
             if check:
-                self.apt.pretend(self.module.params["repositories"], self.module.params["absent"])
+                self.apt.pretend(self.module.params["repositories"])
             else:
                 self.apt.mend()
             patience = 0 if check else self.module.params["patience_s"]
@@ -119,7 +120,7 @@ class Packages:
         chosen = [link for link, path in self.module.params["alternatives"].items()
                   if self.choose(link, path)]  # fmt: skip
         after = {n: v for n, v in {**found, **plan.install}.items() if n not in plan.remove}
-        notes = ([] if held else [path]) + chosen
+        notes = doubles + ([] if held else [path]) + chosen
         return {
             "changed": bool(plan.words() or notes),
             "installed": after,
@@ -152,7 +153,6 @@ def main() -> None:
         argument_spec={
             "packages": {"type": "dict", "required": True},
             "repositories": {"type": "list", "elements": "dict", "default": [], "no_log": False},
-            "absent": {"type": "list", "elements": "str", "default": []},
             "name": {"type": "str", "required": True},
             "alternatives": {"type": "dict", "default": {}},
             "patience_s": {"type": "int", "default": 300},

@@ -24,7 +24,6 @@ options:
   dcgm: {type: bool, default: false, description: Whether DCGM 4 is wanted.}
   extra: {type: list, elements: str, default: [], description: Further packages.}
   repositories: {type: list, elements: dict, default: [], description: Those that the role lays down.}
-  absent: {type: list, elements: str, default: [], description: Source files that the role removes.}
   cuda_url: {type: str, default: "", description: Address of NVIDIA's repository.}
   initramfs_after: {type: list, elements: path, default: [], description: Files that go into it.}
   fact: {type: path, default: /etc/ansible/facts.d/nvidia_driver.fact, description: What is kept.}
@@ -75,6 +74,7 @@ from ansible_collections.rackhand.host.plugins.module_utils.driver_apt import (
     AptError,
     forget_packages,
     patiently,
+    switch_off_doubles,
 )
 from ansible_collections.rackhand.host.plugins.module_utils.driver_judgement import (
     choose_module,
@@ -169,7 +169,7 @@ class Driver:
         """Ask apt, and do what it said in one transaction."""
         check = self.module.check_mode
         if check:
-            self.apt.pretend(self.params["repositories"], self.params["absent"])
+            self.apt.pretend(self.params["repositories"])
         else:
             self.apt.mend()
         patience = 0 if check else self.params["patience_s"]
@@ -288,6 +288,7 @@ class Driver:
         """Do the work; the module's result."""
         before = dict(self.installed)
         resolution = self.resolution()
+        self.actions += switch_off_doubles(self.params["repositories"], self.module.check_mode)
         if not resolution.is_settled() or not self.next_kernel_has(resolution.version(before)):
             self.transact(resolution)
         after = self.after()
@@ -372,7 +373,6 @@ def main() -> None:
             "dcgm": yes_or_no,
             "extra": names,
             "repositories": {"type": "list", "elements": "dict", "default": [], "no_log": False},
-            "absent": names,
             "cuda_url": text,
             "initramfs_after": {"type": "list", "elements": "path", "default": []},
             "fact": {"type": "path", "default": "/etc/ansible/facts.d/nvidia_driver.fact"},
