@@ -6,11 +6,12 @@ from __future__ import annotations
 import fnmatch
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.rackhand.host.plugins.module_utils import model_fit
 from ansible_collections.rackhand.host.plugins.module_utils.driver_judgement import (
     choose_module,
     judge_request,
@@ -52,6 +53,7 @@ class ActionModule(ActionBase):
             module_args={
                 "disks": [d["path"] for d in args["disks"]],
                 "names": args["names"],
+                "configs": [path for m in args.get("models", []) if (path := config_on_host(m))],
             },
             task_vars=task_vars,
         )
@@ -100,6 +102,9 @@ def judge(survey: dict[str, Any], args: dict[str, Any]) -> Iterator[Finding]:
     yield judge_gpus(survey, int(args["gpus_wanted"]))
     if survey["devices"] and args.get("driver"):
         yield from judge_driver(survey, args["driver"])
+    if survey["devices"]:
+        for model in args.get("models", []):
+            yield from judge_model(survey, model)
 
 
 def judge_system(survey: dict[str, Any]) -> Finding:
@@ -209,6 +214,57 @@ def judge_driver(survey: dict[str, Any], driver: dict[str, str]) -> Iterator[Fin
         )  # fmt: skip
     else:
         yield finding("ok", "driver", text)
+
+
+def config_on_host(model: Mapping[str, Any]) -> str:
+    """Where a model's config.json lies on the host; empty for one of the control machine."""
+    source = str(model["source"])
+    if source.startswith("file://"):
+        return ""
+    folder = f"/srv/models/{model['name']}/{model['revision']}"
+    if source.startswith("host://"):
+        folder = source.removeprefix("host://")
+    return f"{folder}/config.json"
+
+
+def read_config(survey: dict[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """A model's config.json and the size of its weights in bytes; nothing where it is not at hand."""
+    folder = Path(str(model["source"]).removeprefix("file://"))
+    here = config_on_host(model)
+    try:
+        text = survey["configs"][here] if here else (folder / "config.json").read_text("utf-8")
+        config = json.loads(text)
+    except (OSError, ValueError):
+        return {}, 0
+    sizes = [] if here else [p.stat().st_size for p in folder.glob("*.safetensors")]
+    return config, sum(sizes)
+
+
+def judge_model(survey: dict[str, Any], model: Mapping[str, Any]) -> Iterator[Finding]:
+    """A model against the memory of the GPUs that it is pinned to; none pinned, none judged."""
+    memory = [survey["memory_mib"][i] for i in model.get("gpus") or ()
+              if i < len(survey["memory_mib"])]  # fmt: skip
+    name = model["name"]
+    if not memory:
+        return
+    config, weights = read_config(survey, model)
+    if not config or not min(memory):
+        what = "the GPU's memory is" if config else "its config.json is"
+        yield finding("ok", "vram", f"{name} cannot be judged before {what} known: see `ops fit`")
+        return
+    try:
+        verdict = model_fit.judge_memory(
+            model, config, min(memory), len(memory), weights_bytes=weights
+        )
+    except ValueError as error:
+        yield finding("warn", "vram", f"{name} cannot be judged: {error}", "ask `ops fit`")
+        return
+    room = f"{verdict.needed / GIB:.1f} of {verdict.budget / GIB:.1f} GiB on each GPU"
+    if verdict.fits:
+        yield finding("ok", "vram", f"{name} needs {room}")
+    else:
+        cure = "ask `ops fit` with this inventory what to change"
+        yield finding("fail", "vram", f"{name} needs {room}: {verdict.reason}", cure)
 
 
 def write_report(

@@ -39,6 +39,20 @@ ARCHITECTURES = (
 BEFORE_OPEN_MODULES = frozenset({"older", "maxwell", "pascal", "volta"})
 ONLY_OPEN_MODULES = frozenset({"grace_hopper", "blackwell"})
 
+#: Memory in MiB by device ID, as nvidia-smi tells it, for the time before a driver can be asked.
+#: Sources: public nvidia-smi listings of each card; the same card of two sizes has two IDs.
+MEMORY_MIB = {
+    "0x1db1": 16384, "0x1db4": 16384, "0x1db5": 32768, "0x1db6": 32768,  # V100
+    "0x1eb8": 15360,  # T4
+    "0x20b0": 40960, "0x20f1": 40960, "0x20b2": 81920, "0x20b5": 81920,  # A100
+    "0x20b7": 24576, "0x2235": 46068, "0x2236": 23028, "0x2237": 23028,  # A30, A40, A10, A10G
+    "0x27b8": 23034, "0x26b9": 46068, "0x26b1": 49140,  # L4, L40S, RTX 6000 Ada
+    "0x2204": 24576, "0x2684": 24564, "0x2b85": 32607,  # RTX 3090, 4090, 5090
+    "0x2bb5": 97887,  # RTX PRO 6000
+    "0x2330": 81559, "0x2331": 81559, "0x2335": 143771,  # H100, H200
+    "0x2901": 183359, "0x2941": 189471,  # B200, GB200
+}  # fmt: skip
+
 EFI_SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
@@ -78,6 +92,23 @@ def nvidia_devices(kind: str) -> list[str]:
 def gpus() -> list[str]:
     """Device IDs of the GPUs on the bus: display and 3D controllers (class 03xx)."""
     return nvidia_devices("0x03")
+
+
+def memory_mib() -> list[int]:
+    """Memory of each GPU that CUDA can use: what the driver says, else what the device IDs tell.
+
+    A GPU that neither knows is 0.
+    """
+    fields = "--query-gpu=memory.total,memory.reserved"
+    command = ["timeout", "20", "nvidia-smi", fields, "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        done = None
+    rows = re.findall(r"^(\d+), (\d+)$", done.stdout, re.MULTILINE) if done else []
+    if done and done.returncode == 0 and rows:
+        return [int(total) - int(reserved) for total, reserved in rows]
+    return [MEMORY_MIB.get(device, 0) for device in gpus()]
 
 
 def has_nvswitch() -> bool:

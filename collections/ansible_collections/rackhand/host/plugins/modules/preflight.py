@@ -16,6 +16,7 @@ options:
   weights_gb: {type: float, required: true, description: GiB of the largest model's weights.}
   gpus_wanted: {type: int, required: true, description: Highest count of GPUs that a model pins.}
   driver: {type: dict, default: {}, description: "Channel, branch, version and module of the driver."}
+  models: {type: list, elements: dict, default: [], description: Models whose GPU memory is judged.}
   report: {type: path, description: "Folder on the control machine for <host>.json."}
 author: [The Rackhand founders]
 """

@@ -10,6 +10,7 @@ short_description: What a host is and has, as preflight needs to know it
 description: Reads C(/proc), C(/sys) and the resolver in one call; the action plugin C(preflight) judges it.
 options:
   disks: {type: list, elements: str, default: [], description: Paths whose file system is measured.}
+  configs: {type: list, elements: path, default: [], description: Models' config.json files to read.}
   names: {type: list, elements: str, default: [], description: DNS names to resolve.}
 attributes:
   check_mode: {support: full}
@@ -127,6 +128,7 @@ def gpu_layer() -> dict[str, Any]:
     return {
         "devices": devices,
         "architectures": [gpu_hardware.architecture_of(device) for device in devices],
+        "memory_mib": gpu_hardware.memory_mib() if devices else [],
         "nvswitch": gpu_hardware.has_nvswitch(),
         "secure_boot": gpu_hardware.secure_boot(),
         "key_enrolled": gpu_hardware.dkms_key_is_enrolled(),
@@ -142,6 +144,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "disks": {"type": "list", "elements": "str", "default": []},
+            "configs": {"type": "list", "elements": "path", "default": []},
             "names": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -158,6 +161,7 @@ def main() -> None:
         "listeners": listeners(),
         "names": {name: resolve(name) for name in module.params["names"]},
         "time": time.time(),
+        "configs": {path: read(path) for path in module.params["configs"]},
         **gpu_layer(),
     }
     module.exit_json(changed=False, survey=survey)
