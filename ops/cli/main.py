@@ -29,6 +29,7 @@ COMMANDS = {
     "status": Entry("ops.cli.status", "Show hosts, models, slots and units."),
     "driver": Entry("ops.cli.driver", "Show and move the hosts' GPU drivers."),
     "fit": Entry("ops.cli.fit", "Tell whether a model fits GPUs, and with which flags."),
+    "mirror": Entry("ops.cli.mirror", "Copy what a closed site's GPU hosts need."),
     "lab": Entry("ops.cli.lab", "Boot and end a rehearsal fleet on this machine."),
     "demo": Entry("ops.cli.demo", "From nothing to a streamed reply in the lab.", hidden=True),
 }

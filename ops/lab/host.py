@@ -22,6 +22,7 @@ Name=host0
 Address={address}/24
 Gateway={gateway}
 LinkLocalAddressing=ipv6
+IPv6AcceptRA=no
 """
 GPUS = "etc/rackhand-simulator/gpus.conf"
 DIRECT = "".join(

@@ -21,6 +21,18 @@ NVIDIA = 0x10DE
 DISPLAY_3D, BRIDGE_OTHER = 0x030200, 0x068000  # PCI classes
 NVSWITCH = 0x22A3  # device ID of the H100 generation's
 NVSWITCH_ADDRESS = "0000:c1:00.0"
+ENDED_BY_A_BOOT = {
+    "state": "ok",
+    "persistence_mode": "no",
+    "processes": "",
+    "memory_used_mib": "0",
+    "clocks_event_reasons": "0x1",  # idle
+    "ecc_corrected": "0",
+    "ecc_uncorrected": "0",
+    "ecc_uncorrected_sram": "0",
+    "recovery_action": "0",
+    "nvlink_down": "0x0",
+}
 NO_NOUVEAU = re.compile(
     r"^\s*(blacklist\s+nouveau|install\s+nouveau\s+(/usr)?/bin/(true|false))\b", re.MULTILINE
 )
@@ -94,10 +106,14 @@ def nouveau_is_off(release: str) -> bool:
 
 
 def forget_what_a_reboot_ends() -> None:
-    """Persistence mode and processes do not outlive a boot."""
+    """What a GPU keeps in volatile state does not outlive a boot."""
     text = hardware.DESCRIPTION.read_text()
-    text = re.sub(r"(?m)^persistence_mode\s*=.*$", "persistence_mode = no", text)
-    text = re.sub(r"(?m)^processes\s*=.*$", "processes =", text)
+    for key, value in ENDED_BY_A_BOOT.items():
+        text = re.sub(rf"(?m)^{key}\s*=.*$", f"{key} = {value}".rstrip(), text)
+    # A changed MIG mode that still waits takes effect.
+    text = re.sub(
+        r"(?m)^mig_mode\s*=.*\n(mig_mode_pending\s*=\s*(\S+))", r"mig_mode = \2\n\1", text
+    )
     new = hardware.DESCRIPTION.with_suffix(".new")
     new.write_text(text)
     new.replace(hardware.DESCRIPTION)
