@@ -9,7 +9,6 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from ops.driver.move import Patience
     from ops.driver.plan import HostMove
@@ -59,7 +58,7 @@ def status(inventory: Inventory, limit: Limit = "", as_json: Json = False) -> No
         rows = [{**asdict(state), "findings": state.findings} for state in states]
         typer.echo(json.dumps({"hosts": rows}, indent=2))
     else:
-        Console(highlight=False).print(states_table(states))
+        show_states(Console(highlight=False), states)
     raise typer.Exit(1 if any(state.findings for state in states) else 0)
 
 
@@ -176,7 +175,7 @@ def _run(
     states = moving.carry_out(fleet, moves, patience, progress)
     if not as_json:
         console.print(f"\n{len(states)} host(s) in {time.monotonic() - began:.0f} s")
-        console.print(states_table(states))
+        show_states(console, states)
     return moves
 
 
@@ -202,31 +201,32 @@ def chosen(fleet: Fleet, limit: str) -> tuple[Host, ...]:
     return named
 
 
-def states_table(states: list[DriverState]) -> Table:
-    """One row per host."""
+def show_states(console: Console, states: list[DriverState]) -> None:
+    """One row per host; what is wrong stands below, where there is room for it."""
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False)
     for heading in ("host", "GPUs", "loaded", "installed", "module", "channel", "kernel", ""):
-        drawn.add_column(heading, no_wrap=heading not in ("GPUs", ""))
+        drawn.add_column(heading, no_wrap=heading != "GPUs")
+    notes = []
     for state in states:
         findings = [*state.findings, *([f"drained: {state.drained}"] if state.drained else [])]
-        names = {gpu.name for gpu in state.gpus}
-        if state.problem:
-            drawn.add_row(state.host, "", "", "", "", "", "", Text(state.problem, style="red"))
-            continue
+        notes += [f"{state.host}: {finding}" for finding in findings]
+        names = ", ".join(sorted({gpu.name.removeprefix("NVIDIA ") for gpu in state.gpus}))
         drawn.add_row(
             state.host,
-            f"{len(state.gpus)} of {state.devices} {', '.join(sorted(names))}".rstrip(),
+            f"{len(state.gpus)} of {state.devices} {names}".rstrip(),
             state.loaded or "-",
             state.installed_next or "-",
             state.flavour or "-",
             state.channel or "-",
-            state.kernel,
-            Text("\n".join(findings), style="red") if findings else Text("well", style="green"),
+            state.kernel or "-",
+            Text("ill", style="red") if findings else Text("well", style="green"),
         )
-    return drawn
+    console.print(drawn)
+    for note in notes:
+        console.print(f"! {note}", style="red", markup=False, soft_wrap=True)
 
 
 def show_plan(console: Console, moves: list[HostMove]) -> None:

@@ -27,9 +27,12 @@ smi = ["timeout", "30", "nvidia-smi", "--query-gpu={",".join(GPU_FIELDS)}",
        "--format=csv,noheader,nounits"]
 try:
     asked = subprocess.run(smi, capture_output=True, text=True, check=False)
-    listed, complaint = asked.stdout, (asked.stdout + asked.stderr).strip() * bool(asked.returncode)
+    lines = (asked.stdout + asked.stderr).splitlines()
+    listed = [line.split(", ") for line in lines if line.count(", ") == {len(GPU_FIELDS) - 1}]
+    others = [line for line in lines if line and line.count(", ") != {len(GPU_FIELDS) - 1}]
+    complaint = (others + ["nvidia-smi did not answer"])[0] if asked.returncode else ""
 except OSError:
-    listed, complaint = "", "nvidia-smi is not installed"
+    listed, complaint = [], "nvidia-smi is not installed"
 loaded, installed = loaded_driver(), installed_module(running)
 next_module = installed_module(kernels[-1])
 print(json.dumps({{
@@ -42,7 +45,7 @@ print(json.dumps({{
     "nouveau": nouveau_is_loaded(),
     "secure_boot": secure_boot(),
     "nvswitch": has_nvswitch(),
-    "listed": [line.split(", ") for line in listed.splitlines() if not complaint],
+    "listed": listed,
     "complaint": complaint,
     "record": json.loads(read("{FACT}") or "{{}}"),
     "drained": read("{DRAINED}").strip(),
@@ -106,9 +109,9 @@ class DriverState:
             found.append(f"kernel {self.next_kernel}, which boots next, has no driver")
         elif self.loaded and self.loaded != self.installed_next:
             found.append(f"{self.loaded} is loaded, {self.installed_next} is installed: reboot")
-        if self.complaint:
-            found.append(self.complaint.splitlines()[0])
-        elif self.loaded and len(self.gpus) < self.devices:
+        if self.complaint and not self.nouveau:
+            found.append(self.complaint)
+        if self.loaded and len(self.gpus) < self.devices:
             found.append(f"{self.devices} GPUs on the bus, {len(self.gpus)} answer")
         return found
 

@@ -45,11 +45,14 @@ def test_a_gpu_that_does_not_answer_is_counted() -> None:
     assert findings(devices=["0x2330", "0x2330"]) == ["2 GPUs on the bus, 1 answer"]
 
 
-def test_nouveau_and_what_nvidia_smi_says_are_findings() -> None:
-    mismatch = "Failed to initialize NVML: Driver/library version mismatch\nmore"
-    assert findings(nouveau=True, complaint=mismatch, listed=[]) == [
-        "nouveau holds the GPUs: reboot",
-        "Failed to initialize NVML: Driver/library version mismatch",
+def test_what_nvidia_smi_complains_of_is_a_finding_beside_the_missing_gpu() -> None:
+    lost = "Unable to determine the device handle for GPU0000:01:00.0: GPU is lost."
+    assert findings(complaint=lost, listed=[]) == [lost, "1 GPUs on the bus, 0 answer"]
+
+
+def test_where_nouveau_holds_the_gpus_nvidia_smi_has_nothing_to_say() -> None:
+    assert findings(nouveau=True, complaint="no driver", loaded=None, listed=[]) == [
+        "nouveau holds the GPUs: reboot"
     ]
 
 

@@ -109,7 +109,8 @@ def forget_what_a_reboot_ends() -> None:
     """What a GPU keeps in volatile state does not outlive a boot."""
     text = hardware.DESCRIPTION.read_text()
     for key, value in ENDED_BY_A_BOOT.items():
-        text = re.sub(rf"(?m)^{key}\s*=.*$", f"{key} = {value}".rstrip(), text)
+        # What a product does not have stays n/a.
+        text = re.sub(rf"(?m)^{key}\s*=(?!\s*n/a).*$", f"{key} = {value}".rstrip(), text)
     # A changed MIG mode that still waits takes effect.
     text = re.sub(
         r"(?m)^mig_mode\s*=.*\n(mig_mode_pending\s*=\s*(\S+))", r"mig_mode = \2\n\1", text
