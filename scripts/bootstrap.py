@@ -135,7 +135,7 @@ def build_environment() -> None:
     """Install the locked packages into `.venv`, every file checked by its hash."""
     print("bootstrap: building .venv from requirements/dev.lock", flush=True)
     STAMP.unlink(missing_ok=True)
-    subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
     python = str(VENV / "bin/python")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "-q"]
     subprocess.run([*pip, "install", "--require-hashes", "-r", str(UV_LOCK)], check=True)
