@@ -30,6 +30,15 @@ RESTRICTED = (
 DRIVER_TAGS = "nvidia_driver"
 
 
+def fresh(lab: Lab) -> GpuHost:
+    """The lab's host with the files that it was created with, and a mirror of today."""
+    host = GpuHost(lab)
+    host.mirror("2026-11")
+    host.lab_command("reset", host.name)
+    host.count_boots()
+    return host
+
+
 @dataclass
 class GpuHost:
     """One host, and what an operator or a bystander does on it."""
@@ -104,6 +113,16 @@ class GpuHost:
             RESTRICTED.format(suite=suite) for suite in ("noble", "noble-updates", "noble-security")
         )
         self.sh(f"cat > /etc/apt/sources.list.d/person.list <<'END'\n{lines}END\napt-get update")
+
+    def reboot(self) -> None:
+        """Boot anew, and wait until the host is back."""
+        boot = self.sh("cat /proc/sys/kernel/random/boot_id")
+        self.attempt("systemctl reboot")
+        for _ in range(60):
+            now = self.lab.ssh(self.name, "cat /proc/sys/kernel/random/boot_id", check=False)
+            if now not in ("", boot):
+                return
+        raise AssertionError(f"{self.name} did not come back")
 
     # -- what is true ---------------------------------------------------------------------------
     @property

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from gpu_host import GpuHost
+from gpu_host import GpuHost, fresh
 from stack import Lab
 
 pytestmark = pytest.mark.lab
@@ -23,10 +23,7 @@ CUDA = "http://mirror.rackhand.test/current/cuda/ubuntu2404/x86_64"
 @pytest.fixture(scope="module")
 def machine(labs: Callable[..., Lab]) -> Iterator[GpuHost]:
     """A host with two snapshots: as it came, and with the role's driver."""
-    host = GpuHost(labs(1, "ubuntu-24.04-facade", "H100:2"))
-    host.mirror("2026-11")
-    host.sh("test ! -e /etc/rackhand || { echo 'this host is not bare' >&2; exit 1; }")
-    host.count_boots()
+    host = fresh(labs(1, "ubuntu-24.04-facade", "H100:2"))
     host.keep("bare")
     assert host.play().status == 0
     host.keep("driven")
@@ -216,14 +213,14 @@ def test_a_kernel_update_does_not_take_the_driver_away(bare: GpuHost) -> None:
     assert bare.apt(f"install {STACK} {MODULES}-$(uname -r)")[0]
     bare.sh("echo blacklist nouveau > /etc/modprobe.d/person.conf; update-initramfs -u")
     assert bare.apt("dist-upgrade")[0]
-    reboot(bare)
+    bare.reboot()
     assert bare.sh("uname -r") == "6.8.0-94-generic"
     assert not bare.attempt("nvidia-smi")[0], "the new kernel has no driver"
 
     bare.back_to("driven")
     assert bare.apt("update")[0]
     assert bare.apt("dist-upgrade")[0]
-    reboot(bare)
+    bare.reboot()
     assert bare.sh("uname -r") == "6.8.0-90-generic"
     assert bare.attempt("nvidia-smi")[0]
 
@@ -233,18 +230,7 @@ def test_a_kernel_that_a_person_installed_gets_its_driver_before_it_boots(driven
     run = driven.play()
     assert run.status == 0, run.output[-3000:]
     assert f"{MODULES}-6.8.0-94-generic" in driven.packages
-    reboot(driven)
+    driven.reboot()
     assert driven.sh("uname -r") == "6.8.0-94-generic"
     assert driven.attempt("nvidia-smi")[0]
     assert driven.play().total("changed") == 0
-
-
-def reboot(host: GpuHost) -> None:
-    """Boot a host anew and wait until it is back."""
-    boot = host.sh("cat /proc/sys/kernel/random/boot_id")
-    host.attempt("systemctl reboot")
-    for _ in range(60):
-        now = host.lab.ssh(host.name, "cat /proc/sys/kernel/random/boot_id", check=False)
-        if now not in ("", boot):
-            return
-    raise AssertionError(f"{host.name} did not come back")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from gpu_host import GpuHost
+from gpu_host import GpuHost, fresh
 from stack import Lab, SiteRun
 
 pytestmark = pytest.mark.lab
@@ -38,7 +38,6 @@ class Journey:
     def __init__(self, host: GpuHost) -> None:
         self.host = host
         self.stages: dict[str, Stage] = {}
-        self.host.count_boots()
         self.bare = host.packages
 
     def go(self, name: str, *arguments: str, playbook: str = "site") -> None:
@@ -61,7 +60,7 @@ class Journey:
 @pytest.fixture(scope="module", params=[FACADE, *DEBIAN])
 def journey(request: pytest.FixtureRequest, labs: Callable[..., Lab]) -> Journey:
     """A bare host that gets 580, then 595, then 580 again, looked at after every run."""
-    host = GpuHost(labs(1, request.param, "H100:2"))
+    host = fresh(labs(1, request.param, "H100:2"))
     going = Journey(host)
     going.go("check of a bare host", "--check", "--diff")
     going.go("first run", "--diff")
