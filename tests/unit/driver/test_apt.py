@@ -146,9 +146,17 @@ def test_patience_ends(waits: list[float]) -> None:
     assert sum(waits) <= 60
 
 
-def test_what_waiting_cannot_cure_is_told_at_once(waits: list[float]) -> None:
-    mirror = Mirror(broken_rounds=1, words="E: Unable to locate package x")
-    with pytest.raises(AptError, match="Unable to locate"):
+@pytest.mark.parametrize(
+    "words",
+    [
+        "E: Unable to locate package x",
+        "E: Failed to fetch http://m/x.deb  Could not resolve 'm'",
+        "E: Failed to fetch http://m/x.deb  Could not connect to m:80 (10.0.0.1). - connect",
+    ],
+)
+def test_what_waiting_cannot_cure_is_told_at_once(waits: list[float], words: str) -> None:
+    mirror = Mirror(broken_rounds=1, words=words)
+    with pytest.raises(AptError):
         patiently(mirror, lambda: Plan(install={"a": "1"}), patience_s=300)
     assert waits == []
 

@@ -40,6 +40,10 @@ MID_SYNC = re.compile(
     r"Hash Sum mismatch|unexpected size|Mirror sync in progress|404 |File not found"
     r"|Failed to fetch|index files failed"
 )
+#: Waiting does not bring these back.
+OUT_OF_REACH = re.compile(
+    r"Could not resolve|Temporary failure resolving|Could not connect|Connection refused"
+)
 STEP = re.compile(
     r"^(Inst|Remv) ([^\s:]+)(?::\w+)?(?: \[([^\]]*)\])?(?: \((\S+) [^)]*\))?", re.MULTILINE
 )
@@ -51,7 +55,7 @@ class AptError(Exception):
     @property
     def is_mid_sync(self) -> bool:
         """Whether waiting may cure it."""
-        return bool(MID_SYNC.search(str(self)))
+        return bool(MID_SYNC.search(str(self))) and not OUT_OF_REACH.search(str(self))
 
 
 def complaint(out: str, err: str) -> str:
