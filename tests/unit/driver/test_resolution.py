@@ -147,6 +147,19 @@ def test_what_is_installed_stays_until_an_update_is_asked_for() -> None:
     assert plan.install["nvidia-utils-580-server"] == f"580.178.04{U}"
 
 
+def test_libraries_whose_names_have_no_branch_move_along_and_are_not_removed() -> None:
+    names = ("nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced", "libcuda1")
+    offered = {name: ["595.91.07-1", "580.178.04-1"] for name in names}
+    installed = dict.fromkeys(names, "580.178.04-1") | {"linux-headers-6.1.0-990-amd64": "1"}
+    installed["nvidia-kernel-dkms"] = "580.178.04-1"
+    host = Host("debian", devices=[H100], kernels=["6.1.0-990-amd64"])
+    question = ask(Wanted("cuda", "595"), host=host, installed=installed)
+    offered["linux-headers-6.1.0-990-amd64"] = ["1"]
+    plan = question.plan(Index(offered))
+    assert {name: plan.install[name] for name in names} == dict.fromkeys(names, "595.91.07-1")
+    assert plan.remove == ["nvidia-kernel-dkms"], "the other kind of module leaves"
+
+
 SETTLED = {
     "nvidia-headless-no-dkms-580-server-open": f"580.178.04{U}",
     "nvidia-utils-580-server": f"580.178.04{U}",
