@@ -28,8 +28,8 @@ LAB_PACKAGES = (
     *("systemd-container", "mmdebstrap", "nftables", "iproute2", "debian-archive-keyring"),
     *("apt-utils", "gnupg"),  # the mirror's indexes and signatures
 )
-TEST_PACKAGES = ("postgresql", "redis-server", "shellcheck")
-"""PostgreSQL and Redis serve the agent app's tests, which start their own; the
+TEST_PACKAGES = ("postgresql", "redis-server", "shellcheck", "chromium")
+"""PostgreSQL, Redis and Chromium serve the agent app's tests, which start their own; the
 packages' services stay disabled."""
 
 
