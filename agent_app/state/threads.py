@@ -116,15 +116,18 @@ class Threads:
             connection.transaction(),
         ):
             cursor = await connection.execute(
-                "SELECT EXISTS (SELECT FROM app.runs WHERE thread_id = thread.id"
-                " AND status = 'running' AND lease_until > now()) AS busy"
-                " FROM app.threads AS thread WHERE id = %s AND key_id = %s FOR UPDATE",
+                "SELECT FROM app.threads WHERE id = %s AND key_id = %s FOR UPDATE",
                 (thread_id, key_id),
             )
-            row = await cursor.fetchone()
-            if row is None:
+            if cursor.rowcount == 0:
                 raise NotFound("no such thread")
-            if row["busy"]:
+            # A statement of its own: the lock may have waited for a run that now is there.
+            cursor = await connection.execute(
+                "SELECT FROM app.runs WHERE thread_id = %s AND status = 'running'"
+                " AND lease_until > clock_timestamp()",
+                (thread_id,),
+            )
+            if cursor.rowcount:
                 raise ThreadBusy("a run of the thread is under way; stop it first")
             await AsyncPostgresSaver(connection).adelete_thread(str(thread_id))
             await connection.execute(

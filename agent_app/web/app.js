@@ -215,7 +215,7 @@ class Reply {
     const box = make("details", { className: "tool" },
       make("summary", {}, "Tool ", make("b", {}, name), mark), list);
     this.tools.get(id)?.box.remove();
-    this.tools.set(id, { box, mark, list });
+    this.tools.set(id, { name, box, mark, list });
     this.body.insertBefore(box, this.wait);
   }
 
@@ -237,12 +237,13 @@ class Reply {
 
   sources(listed = []) {
     const named = listed.map((source) => source.title || source.path || String(source));
-    for (const { result } of this.tools.values()) {
+    for (const { name, result } of this.tools.values()) {
+      if (name !== "search_knowledge") continue;
       for (const found of (result || "").matchAll(/^\[\d+\] ([^:\n]{1,120}):/gm)) named.push(found[1]);
     }
     if (!named.length) return;
-    const items = [...new Set(named)].map((name) => make("li", {}, name));
-    this.foot.unshift(make("ul", { className: "sources" }, make("li", {}, "Sources"), ...items));
+    const text = `Sources: ${[...new Set(named)].join(" · ")}`;
+    this.foot.unshift(make("p", { className: "sources" }, text));
   }
 
   end(listed) {

@@ -1,8 +1,9 @@
-"""The page in a real browser: Debian's Chromium, driven over its own protocol."""
+"""The page in a real browser: the machine's Chromium, driven over its own protocol."""
 
 import asyncio
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,10 @@ from app_process import AppProcess
 from playwright.async_api import Page, async_playwright, expect
 from scripted_engine import ABORT, Hold, ScriptedEngine, call_tool, chunk, say
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium or google-chrome: make test installs it on Debian"
+)
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--no-proxy-server", "--disable-dev-shm-usage"),
@@ -69,6 +73,7 @@ async def browser(app: AppProcess) -> AsyncIterator[Browser]:
     assert {url for url in browser.requested if not url.startswith((app.url, "data:"))} == set()
 
 
+@needs_browser
 async def test_ask_see_the_tool_and_find_the_thread_after_a_reload(
     browser: Browser, engine: ScriptedEngine
 ) -> None:
@@ -112,6 +117,7 @@ async def test_ask_see_the_tool_and_find_the_thread_after_a_reload(
 
 
 @pytest.mark.parametrize("how", ["button", "Escape"])
+@needs_browser
 async def test_stop_ends_the_answer_and_it_can_go_on(
     browser: Browser, engine: ScriptedEngine, sql, how: str
 ) -> None:
@@ -134,6 +140,7 @@ async def test_stop_ends_the_answer_and_it_can_go_on(
     await expect(page.locator(".message")).to_have_count(2)
 
 
+@needs_browser
 async def test_hostile_output_of_the_model_stays_text(
     browser: Browser, engine: ScriptedEngine
 ) -> None:
@@ -155,6 +162,7 @@ async def test_hostile_output_of_the_model_stays_text(
     assert await page.title() == "Rackhand"
 
 
+@needs_browser
 async def test_text_that_the_engine_withdrew_goes_from_the_page(
     browser: Browser, engine: ScriptedEngine
 ) -> None:
@@ -163,6 +171,7 @@ async def test_text_that_the_engine_withdrew_goes_from_the_page(
     await expect(browser.page.locator(".message.assistant .text")).to_have_text("Right words")
 
 
+@needs_browser
 async def test_shift_enter_begins_a_line_and_a_narrow_page_does_not_scroll_sideways(
     browser: Browser, engine: ScriptedEngine
 ) -> None:
@@ -184,6 +193,7 @@ async def test_shift_enter_begins_a_line_and_a_narrow_page_does_not_scroll_sidew
     await browser.picture("narrow-list")
 
 
+@needs_browser
 async def test_the_key_is_kept_for_the_tab_only_unless_ticked_and_can_be_forgotten(
     browser: Browser, app: AppProcess
 ) -> None:
@@ -199,6 +209,7 @@ async def test_the_key_is_kept_for_the_tab_only_unless_ticked_and_can_be_forgott
     await page.wait_for_function("localStorage.length === 1")
 
 
+@needs_browser
 async def test_a_conversation_is_deleted_when_the_person_says_so(browser: Browser, sql) -> None:
     page = browser.page
     await browser.say("Forget this.")
@@ -209,6 +220,7 @@ async def test_a_conversation_is_deleted_when_the_person_says_so(browser: Browse
     assert sql.execute("SELECT count(*) FROM app.threads").fetchone() == (0,)
 
 
+@needs_browser
 async def test_a_wrong_key_is_told_and_nothing_else_is_shown(app: AppProcess) -> None:
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -160,3 +160,26 @@ async def test_stop_reaches_a_run_in_another_process(
     finally:
         await other.client.aclose()
         await other.kill()
+
+
+async def test_a_deletion_that_waited_for_a_new_run_does_not_cut_it(app: AppProcess, sql) -> None:
+    thread = (await app.chat("One.")).thread_id
+    with sql.transaction():  # what a claim in another process does, not yet committed
+        sql.execute("SELECT FROM app.threads WHERE id = %s FOR UPDATE", (thread,))
+        deleting = asyncio.create_task(
+            app.client.delete(f"/threads/{thread}", headers=app.headers())
+        )
+        async with asyncio.timeout(5):
+            while not sql.execute(
+                "SELECT 1 FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+            ).fetchone():
+                await asyncio.sleep(0.02)
+        sql.execute(
+            "INSERT INTO app.runs"
+            " (id, thread_id, correlation_id, model, message, status, owner, lease_until)"
+            " VALUES (gen_random_uuid(), %s, 'x', 'demo', 'Two.', 'running', 'other',"
+            " now() + interval '15 s')",
+            (thread,),
+        )
+    assert (await deleting).status_code == 409
+    assert len((await get(app, f"/threads/{thread}"))["messages"]) == 3
