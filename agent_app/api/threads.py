@@ -31,6 +31,16 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+_BUSY: dict[int | str, dict[str, Any]] = {
+    409: {
+        "description": "A run of the thread is under way.",
+        "content": {
+            "application/json": {
+                "example": {"error": {"code": "thread_busy", "message": "…", "retryable": True}}
+            }
+        },
+    }
+}
 
 
 class ThreadSummary(BaseModel):
@@ -135,7 +145,7 @@ async def read_thread(thread_id: UUID, services: ServicesNow, key: ChatKey) -> T
     return ThreadWhole(**_summary(thread), messages=_shown(messages))
 
 
-@router.delete("/threads/{thread_id}", responses=_NOT_FOUND)
+@router.delete("/threads/{thread_id}", responses={**_NOT_FOUND, **_BUSY})
 async def delete_thread(thread_id: UUID, services: ServicesNow, key: ChatKey) -> Deleted:
     """Delete a thread for good, its checkpoints and tool results too; 409 while a run is on."""
     await services.threads.delete(key.id, thread_id)

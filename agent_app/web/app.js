@@ -365,11 +365,17 @@ function complain(error, action) {
 }
 
 function stop() {
-  const { running, thread } = state;
-  if (!running) return;
-  // The route reaches the run wherever it is; leaving the stream ends it as well.
-  ask(`/threads/${thread}/stop`, { method: "POST" }).catch(() => {});
-  running.abort();
+  state.running?.abort(); // leaving its stream ends the run
+}
+
+async function stopElsewhere() {
+  const id = state.thread;
+  try {
+    await ask(`/threads/${id}/stop`, { method: "POST" });
+    if (state.thread === id) await openThread(id);
+  } catch (error) {
+    complain(error);
+  }
 }
 
 function leave() {
@@ -437,10 +443,13 @@ async function openThread(id) {
   try {
     const thread = await askJson(`/threads/${id}`);
     if (state.thread !== id) return;
-    const action = goingOn({ resume: true }, showThread(thread));
+    const reply = showThread(thread) || undefined;
     $("title").textContent = thread.title || "Untitled";
-    if (thread.status === "interrupted") notice("The last answer was not finished.", action);
-    if (thread.status === "running") notice("An answer is still under way.", action);
+    if (thread.status === "interrupted") {
+      notice("The last answer was not finished.", goingOn({ resume: true }, reply));
+    } else if (thread.status === "running") {
+      notice("An answer is under way elsewhere.", { name: "Stop it", run: stopElsewhere });
+    }
     $("message").focus();
   } catch (error) {
     if (error.status === 404) {

@@ -27,7 +27,7 @@ HOSTILE = [
     "<img src=x onerror=\"document.title='owned'\"> ",
     "<script>document.title='owned'</script> ",
     "[click](javascript:document.title='owned') ",
-    "[fine](https://example.com/a?b=1) **bold** `code`\n\n- one\n- two\n",
+    "[fine](https://example.com/a?b=1) **bold** `code` <i id=x>tail</i>\n\n- one\n- two\n",
 ]
 
 
@@ -141,6 +141,22 @@ async def test_stop_ends_the_answer_and_it_can_go_on(
 
 
 @needs_browser
+async def test_an_answer_under_way_in_another_tab_is_shown_and_can_be_stopped(
+    browser: Browser, app: AppProcess, engine: ScriptedEngine
+) -> None:
+    page = browser.page
+    engine.queue = [[chunk({"content": "One"}), Hold()], say("One, two.")]
+    async with app.streaming({"message": "Count."}) as (heard, events):
+        await anext(events)
+        await page.goto(f"{app.url}/#{heard.thread_id}")
+        await expect(page.locator(".message.user")).to_have_text("Count.")
+        await page.get_by_role("button", name="Stop it").click()
+        assert [name async for name in events][-1] == "error"
+    await page.get_by_role("button", name="Go on").click()
+    await expect(page.locator(".message.assistant .text")).to_have_text("One, two.")
+
+
+@needs_browser
 async def test_hostile_output_of_the_model_stays_text(
     browser: Browser, engine: ScriptedEngine
 ) -> None:
@@ -151,6 +167,7 @@ async def test_hostile_output_of_the_model_stays_text(
     await expect(answer.locator("li")).to_have_text(["one", "two"])
     await expect(answer).to_contain_text(HOSTILE[0].strip())
     await expect(answer).to_contain_text(HOSTILE[1].strip())
+    await expect(answer).to_contain_text("<i id=x>tail</i>")
     await expect(page.locator(".message.user")).to_have_text("<b>Attack.</b>")
     await expect(answer.locator("a")).to_have_count(1)
     link = answer.locator("a")
