@@ -109,6 +109,13 @@ class RunInterrupted(AgentAppError):
     retryable = True
 
 
+class Stopped(AgentAppError):
+    """The client asked for the run to stop; `resume` would go on with it."""
+
+    code = "stopped"
+    status = 409
+
+
 class DatabaseUnavailable(AgentAppError):
     """PostgreSQL does not answer."""
 

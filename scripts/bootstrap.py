@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,9 @@ LAB_PACKAGES = (
 TEST_PACKAGES = ("postgresql", "redis-server", "shellcheck")
 """PostgreSQL and Redis serve the agent app's tests, which start their own; the
 packages' services stay disabled."""
+BROWSER_PACKAGES = ("chromium",)
+"""For the test of the app's page. Debian's only: Ubuntu's fetches a snap, so that there the
+test takes a browser that a person installed, and is skipped without one."""
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +44,7 @@ def main(arguments: list[str]) -> int:
             f"Python {sys.version.split()[0]} is too old: Rackhand needs 3.11 or newer",
             "use Debian 12 or Ubuntu 24.04, or run: make PYTHON=/path/to/python3.11",
         )
-    for_tests = TEST_PACKAGES if "tests" in arguments else ()
+    for_tests = packages_for_tests() if "tests" in arguments else ()
     try:
         missing = missing_packages((*CONTROL_PACKAGES, *LAB_PACKAGES, *for_tests))
         if missing:
@@ -55,6 +59,15 @@ def main(arguments: list[str]) -> int:
     except PermissionError as error:
         return complain(str(error), "run as root, or make the path writable")
     return 0
+
+
+def packages_for_tests() -> tuple[str, ...]:
+    """Return what the tests need beyond the control machine's own packages."""
+    try:
+        debian = platform.freedesktop_os_release()["ID"] == "debian"
+    except OSError:
+        debian = False
+    return (*TEST_PACKAGES, *BROWSER_PACKAGES) if debian else TEST_PACKAGES
 
 
 def complain(message: str, cure: str) -> int:

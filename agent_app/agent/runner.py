@@ -28,6 +28,7 @@ from agent_app.errors import (
     InvalidRequest,
     Overloaded,
     RunInterrupted,
+    Stopped,
     ThreadBusy,
 )
 from agent_app.observability import metrics
@@ -36,6 +37,7 @@ from agent_app.state.runs import Asked, Claim, Runs, Status
 
 BUSY_WAIT_SECONDS = 2.0  # a client that reconnects at once meets its old run still letting go
 BUSY_POLL_SECONDS = 0.1
+STOPPED_BY_CLIENT = "the run was stopped as its client asked"
 
 log = structlog.get_logger(__name__)
 
@@ -308,9 +310,27 @@ class Runner:
             except DatabaseUnavailable as error:
                 log.warning("leases_not_renewed", why=str(error))
                 continue
-            for run_id in held.keys() - ours:
-                if held[run_id] in self._active:
-                    await held[run_id].stop(RunInterrupted("another process took the run over"))
+            for run_id, run in held.items():
+                if run not in self._active:
+                    continue
+                if run_id not in ours:
+                    await run.stop(RunInterrupted("another process took the run over"))
+                elif ours[run_id]:
+                    await run.stop(Stopped(STOPPED_BY_CLIENT))
+
+    async def stop(self, thread_id: UUID, key_id: UUID) -> bool:
+        """Stop a thread's run: at once if it is here, else when its process renews its lease.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            NotFound: The thread is not this key's, or not there.
+        """
+        run_id = await self._runs.request_stop(thread_id, key_id)
+        for run in [run for run in self._active if run.run_id == run_id]:
+            await run.stop(Stopped(STOPPED_BY_CLIENT))
+        return run_id is not None
 
     async def drain(self) -> None:
         """Take no more runs, let those under way finish for a while, then stop them."""

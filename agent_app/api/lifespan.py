@@ -24,6 +24,7 @@ from agent_app.state.effects import Effects
 from agent_app.state.knowledge import Knowledge
 from agent_app.state.readiness import Readiness
 from agent_app.state.runs import Runs
+from agent_app.state.threads import Threads
 
 KEPT_ENGINE_CONNECTIONS = 64
 REDIS_SECONDS = 3
@@ -79,6 +80,7 @@ async def make_services(config: Config, owner: str, secrets: Secrets) -> AsyncIt
             keyring=Keyring(pool, secrets.digester),
             runner=runner,
             readiness=Readiness(config, pool, caches, engines),
+            threads=Threads(pool),
         )
 
 

@@ -12,6 +12,7 @@ from agent_app.agent.runner import Runner
 from agent_app.config import Config
 from agent_app.errors import Forbidden, Unauthorized
 from agent_app.state.readiness import Readiness
+from agent_app.state.threads import Threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Services:
     keyring: Keyring
     runner: Runner
     readiness: Readiness
+    threads: Threads
 
 
 def get_services(request: Request) -> Services:

@@ -16,6 +16,8 @@ from agent_app.agent.events import Usage
 from agent_app.errors import NotFound, NothingToResume, ThreadBusy
 from agent_app.state.database import Pool, database_errors
 
+STOP_REQUESTED = "stop requested"  # in `error` of a running run: its process looks at each renewal
+
 
 class Status(StrEnum):
     """What became of a run."""
@@ -182,15 +184,38 @@ class Runs:
         )
         return Claim(run_id, 1, asked.model, message, tokens, False, after_unfinished)
 
-    async def renew(self, run_ids: list[UUID]) -> set[UUID]:
-        """Renew our leases; return the runs that are still ours."""
+    async def renew(self, run_ids: list[UUID]) -> dict[UUID, bool]:
+        """Renew our leases; return the runs that are still ours, and whether each shall stop."""
         async with database_errors(), self._pool.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE app.runs SET lease_until = now() + make_interval(secs => %s)"
-                " WHERE id = ANY(%s) AND owner = %s AND status = 'running' RETURNING id",
-                (self._lease, run_ids, self._owner),
+                " WHERE id = ANY(%s) AND owner = %s AND status = 'running'"
+                " RETURNING id, error IS NOT DISTINCT FROM %s AS stop",
+                (self._lease, run_ids, self._owner, STOP_REQUESTED),
             )
-            return {row["id"] for row in await cursor.fetchall()}
+            return {row["id"]: row["stop"] for row in await cursor.fetchall()}
+
+    async def request_stop(self, thread_id: UUID, key_id: UUID) -> UUID | None:
+        """Ask whichever process works on the thread to stop; return the run, None if there is none.
+
+        The run stays claimed until that process has let go, so nobody else begins meanwhile.
+
+        Raises:
+            NotFound: The thread is not this key's, or not there.
+        """
+        async with database_errors(), self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT 1 FROM app.threads WHERE id = %s AND key_id = %s", (thread_id, key_id)
+            )
+            if await cursor.fetchone() is None:
+                raise NotFound("no such thread")
+            cursor = await connection.execute(
+                "UPDATE app.runs SET error = %s WHERE thread_id = %s AND status = 'running'"
+                " AND lease_until > now() RETURNING id",
+                (STOP_REQUESTED, thread_id),
+            )
+            row = await cursor.fetchone()
+            return row["id"] if row else None
 
     async def finish(
         self, run_id: UUID, attempt: int, status: Status, usage: Usage, error: str | None

@@ -59,6 +59,16 @@ def test_an_uninstalled_package_is_missing_and_dpkg_is_not(bootstrap: ModuleType
     assert bootstrap.missing_packages(("dpkg", "no-such-package")) == ["no-such-package"]
 
 
+@pytest.mark.parametrize(("system", "browser"), [("debian", True), ("ubuntu", False)])
+def test_the_tests_browser_is_asked_for_only_where_it_is_a_package(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, system: str, browser: bool
+) -> None:
+    monkeypatch.setattr(bootstrap.platform, "freedesktop_os_release", lambda: {"ID": system})
+    packages = bootstrap.packages_for_tests()
+    assert ("chromium" in packages) is browser
+    assert "postgresql" in packages
+
+
 def test_an_old_python_is_refused_with_the_cure(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

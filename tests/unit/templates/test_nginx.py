@@ -7,6 +7,8 @@ import pytest
 from ansible.errors import AnsibleError
 from rendering import BOOKWORM, JAMMY, TRIXIE, Role
 
+from agent_app.api.page import CONTENT_SECURITY_POLICY
+
 SITE = "host/etc/nginx/edge.d/site.conf.j2"
 
 
@@ -35,7 +37,40 @@ def test_every_location_is_exact_and_the_rest_is_not_found() -> None:
     https = edge().split("server {")[-1]
     open_ended = re.findall(r"location (?!=)(.+) {\n(?:\s+internal;\n)?\s+(.+)", https)
     assert ("/", "return 404;") in open_ended
-    assert {name for name, _ in open_ended} == {"/", "@refused"}
+    anchored = {name for name, _ in open_ended if re.fullmatch(r'~ "\^/[^"]+\$"', name)}
+    assert {name for name, _ in open_ended} - anchored == {"/", "@refused"}
+    assert len(anchored) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e", True),
+        ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/stop", True),
+        ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/other", False),
+        ("/threads/6c0f2e0e", False),
+        ("/threads/../metrics", False),
+        ("/x/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e", False),
+    ],
+)
+def test_a_thread_is_found_by_its_uuid_and_by_nothing_else(path: str, found: bool) -> None:
+    patterns = re.findall(r'location ~ "(.+)" {', edge())
+    assert any(re.search(pattern, path) for pattern in patterns) is found
+
+
+def test_the_page_can_be_switched_off_and_the_api_stays() -> None:
+    for path in ("/", "/app.css", "/app.js"):
+        assert "proxy_pass" in location(edge(), path)
+        assert f"location = {path} {{" not in edge(nginx_page_enabled=False)
+    assert location(edge(nginx_page_enabled=False), "/chat")
+
+
+def test_the_security_headers_are_the_edges_alone_and_as_strict_as_the_apps() -> None:
+    site = edge()
+    for name in ("Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy"):
+        assert site.count(f"add_header {name} ") == 1
+        assert site.count(f"proxy_hide_header {name};") == 1
+    assert f'add_header Content-Security-Policy "{CONTENT_SECURITY_POLICY}" always;' in site
 
 
 def test_no_location_has_a_header_of_its_own_that_would_drop_the_servers() -> None:
