@@ -68,17 +68,27 @@ def create(
     name: Annotated[str, typer.Option(help="Whose key it is.")],
     expires: Annotated[str, typer.Option(help="A span such as 90d; without it: never.")] = "",
     scope: Annotated[list[str] | None, typer.Option(help="chat (default) or admin.")] = None,
+    limits: Annotated[
+        list[str] | None, typer.Option("--limit", help="NAME=NUMBER, as in keys limit; repeatable.")
+    ] = None,
     as_json: AsJson = False,
     config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Make a key and print it, this once."""
-    from agent_app.access.key_admin import create_key, parse_duration
+    from agent_app.access.key_admin import create_key, parse_duration, parse_limits
     from agent_app.access.keys import Digester
 
     span = parse_duration(expires) if expires else None
     digester = Digester(read_secret("key_secret"))
     with _connection(load_config(config)) as connection:
-        made = create_key(connection, digester, name, expires=span, scopes=scope or ["chat"])
+        made = create_key(
+            connection,
+            digester,
+            name,
+            expires=span,
+            scopes=scope or ["chat"],
+            limits=parse_limits(limits or []),
+        )
     typer.echo(json.dumps(made) if as_json else made["key"])
 
 
@@ -86,6 +96,7 @@ def create(
 def list_(as_json: AsJson = False, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """List keys: names and dates, never the keys."""
     from agent_app.access.key_admin import list_keys
+    from agent_app.access.limits import LIMIT_NAMES
 
     with _connection(load_config(config)) as connection:
         found = list_keys(connection)
@@ -95,7 +106,35 @@ def list_(as_json: AsJson = False, config: ConfigPath = DEFAULT_CONFIG) -> None:
     for key in found:
         state = "revoked" if key["revoked_at"] else f"expires {key['expires_at'] or 'never'}"
         used = key["last_used_at"] or "never"
-        typer.echo(f"{key['name']}  {key['prefix']}…  {state}  last used {used}")
+        limits = " ".join(f"{name}={key[name]}" for name in LIMIT_NAMES if key[name] is not None)
+        typer.echo(f"{key['name']}  {key['prefix']}…  {state}  last used {used}  {limits}".rstrip())
+
+
+@keys.command("limit")
+def limit(name: str, limits: list[str], config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Change limits of a key: NAME=NUMBER, 0 for none, default for the configuration's."""
+    from agent_app.access.key_admin import limit_key, parse_limits
+
+    with _connection(load_config(config)) as connection:
+        limit_key(connection, name, parse_limits(limits))
+    typer.echo(f"{name} is limited anew; processes follow within 5 s")
+
+
+@keys.command("rotate")
+def rotate(
+    name: str,
+    overlap: Annotated[str, typer.Option(help="How long the old secret stays valid.")] = "24h",
+    as_json: AsJson = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Give a key a new secret and print it, this once."""
+    from agent_app.access.key_admin import parse_duration, rotate_key
+    from agent_app.access.keys import Digester
+
+    span, digester = parse_duration(overlap), Digester(read_secret("key_secret"))
+    with _connection(load_config(config)) as connection:
+        made = rotate_key(connection, digester, name, overlap=span)
+    typer.echo(json.dumps(made) if as_json else made["key"])
 
 
 @keys.command("revoke")
@@ -106,6 +145,31 @@ def revoke(name: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     with _connection(load_config(config)) as connection:
         revoke_key(connection, name)
     typer.echo(f"{name} is revoked")
+
+
+@app.command()
+def usage(
+    month: Annotated[str | None, typer.Option(help="Such as 2026-11; default: this one.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only this key's.")] = None,
+    as_json: AsJson = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Show what keys used, by day, model and feature."""
+    from agent_app.access.key_admin import list_usage
+    from agent_app.state.usage import first_of_month
+
+    first = first_of_month(month)
+    with _connection(load_config(config)) as connection:
+        rows = list_usage(connection, first, key)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    columns = ("key", "day", "model", "feature", "requests", "prompt_tokens",
+               "completion_tokens", "engine_seconds")  # fmt: skip
+    table = [columns, *(tuple(str(row[column] or "-") for column in columns) for row in rows)]
+    widths = [max(len(line[n]) for line in table) for n in range(len(columns))]
+    for line in table:
+        typer.echo("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip())
 
 
 @knowledge.command("ingest")

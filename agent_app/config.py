@@ -88,6 +88,16 @@ class Limits(_Section):
     """A run whose process gave no sign for so long counts as interrupted."""
     body_bytes: int = Field(default=1_000_000, ge=1024)
     """Largest request body."""
+    key_requests_per_minute: int = Field(default=0, ge=0)
+    """Of a key without a limit of its own; 0 is none. So are the next five."""
+    key_tokens_per_minute: int = Field(default=0, ge=0)
+    key_concurrent_runs: int = Field(default=0, ge=0)
+    key_budget_soft: int = Field(default=0, ge=0)
+    """Tokens of a calendar month, in UTC; beyond it the log and a metric say so."""
+    key_budget_medium: int = Field(default=0, ge=0)
+    """Beyond it answers carry X-Budget too."""
+    key_budget_hard: int = Field(default=0, ge=0)
+    """Beyond it runs are refused."""
     ready_probe_seconds: float = Field(default=10, gt=0)
     """/ready asks an engine for a real token at most this often."""
 

@@ -11,14 +11,23 @@ class AgentAppError(Exception):
         message: What happened, fit for a client or an operator.
         place: Where: a file and key, a table, an endpoint (never sent to clients).
         cure: What to do about it.
+        headers: HTTP headers for the answer.
     """
 
     code = "internal_error"
     status = 500
     retryable = False
 
-    def __init__(self, message: str, *, place: str = "", cure: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        place: str = "",
+        cure: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
+        self.headers = headers or {}
         self.message = message
         self.place = place
         self.cure = cure
@@ -137,3 +146,22 @@ class EngineRefused(AgentAppError):
 
     code = "engine_refused"
     status = 400
+
+
+class RateLimited(AgentAppError):
+    """A limit of the key is reached for now."""
+
+    code = "rate_limit_exceeded"
+    status = 429
+    retryable = True
+
+
+class BudgetSpent(AgentAppError):
+    """The key's budget of this month is spent.
+
+    429 and not 402: OpenAI answers the same, so clients have a class and a branch for it;
+    `x-should-retry: false` keeps them from trying again.
+    """
+
+    code = "insufficient_quota"
+    status = 429

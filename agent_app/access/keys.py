@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+from agent_app.access.limits import LIMIT_NAMES, KeyLimits
 from agent_app.errors import ConfigError, Unauthorized
 from agent_app.state.database import Pool, database_errors
 
@@ -28,6 +29,7 @@ class Key:
     name: str
     scopes: frozenset[str]
     expires_at: datetime | None
+    limits: KeyLimits
 
 
 class Digester:
@@ -90,16 +92,24 @@ class Keyring:
     async def _load(self, digest: str) -> Key:
         self._cache.pop(digest, None)
         async with database_errors(), self._pool.connection() as connection:
-            cursor = await connection.execute(
-                "UPDATE app.api_keys SET last_used_at = now()"
-                " WHERE digest = %s AND revoked_at IS NULL"
-                " RETURNING id, name, digest, scopes, expires_at",
-                (digest,),
-            )
+            cursor = await connection.execute(_LOAD, {"digest": digest})
             row = await cursor.fetchone()
-        if row is None or not hmac.compare_digest(row["digest"], digest):
+        if row is None or not hmac.compare_digest(row["matched"], digest):
             raise _refused()
-        return Key(row["id"], row["name"], _scopes(row["scopes"]), row["expires_at"])
+        limits = KeyLimits(**{name: row[name] for name in LIMIT_NAMES})
+        return Key(row["id"], row["name"], _scopes(row["scopes"]), row["until"], limits)
+
+
+# After a rotation the secret before it opens the same key until its overlap ends.
+_LOAD = """
+UPDATE app.api_keys SET last_used_at = now()
+WHERE (digest = %(digest)s OR (previous_digest = %(digest)s AND previous_until > now()))
+    AND revoked_at IS NULL
+RETURNING *,
+    CASE WHEN digest = %(digest)s THEN digest ELSE previous_digest END AS matched,
+    CASE WHEN digest = %(digest)s THEN expires_at ELSE least(expires_at, previous_until) END
+        AS until
+"""
 
 
 def _scopes(names: Sequence[str]) -> frozenset[str]:

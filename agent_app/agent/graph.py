@@ -5,6 +5,7 @@ per token.
 """
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ class RunContext:
     """Sampling parameters the client chose, and its own tools."""
     may_retract: bool
     usage: Usage = NO_USAGE
+    engine_seconds: float = 0.0
+    """Wall clock of the streams so far, waiting for an engine included."""
     answer: Message | None = None
     finish_reason: str = "stop"
     request_ids: Iterator[str] = field(init=False)
@@ -86,17 +89,21 @@ async def chat(state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
         request_ids=context.request_ids,
         may_retract=context.may_retract,
     )
-    async with aclosing(stream) as chunks:
-        async for chunk in chunks:
-            if isinstance(chunk, Withdrawn):
-                write(Retract(step))
-                answer = Answer(step)
-                continue
-            answer.add(chunk)
-            if chunk.text:
-                write(Token(chunk.text, step))
-            if chunk.tool_calls and context.client_has_tools:
-                write(ClientToolCalls(list(chunk.tool_calls)))
+    started = time.monotonic()
+    try:
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                if isinstance(chunk, Withdrawn):
+                    write(Retract(step))
+                    answer = Answer(step)
+                    continue
+                answer.add(chunk)
+                if chunk.text:
+                    write(Token(chunk.text, step))
+                if chunk.tool_calls and context.client_has_tools:
+                    write(ClientToolCalls(list(chunk.tool_calls)))
+    finally:
+        context.engine_seconds += time.monotonic() - started
     context.usage += answer.usage
     context.answer, context.finish_reason = answer.message, answer.finish_reason
     used: Turn = {

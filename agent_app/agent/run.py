@@ -34,6 +34,8 @@ class Run:
         self.attempt = attempt
         self.resumed = resumed
         self.why_stopped: AgentAppError | None = None
+        self.headers: dict[str, str] = {}
+        """What its answer says of limits and budget."""
         self.ending = False
         """Set when only the last word is left: from then on `stop` only waits."""
         self._queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_EVENTS)

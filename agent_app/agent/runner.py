@@ -12,8 +12,10 @@ import structlog
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from agent_app.access.admission import Doorkeeper, Visit
+from agent_app.access.keys import Key
 from agent_app.agent.bounds import begin_turn
-from agent_app.agent.conversation import Message, answer_open_calls
+from agent_app.agent.conversation import Message, answer_open_calls, estimate
 from agent_app.agent.events import Done, Event, Failed, Token
 from agent_app.agent.graph import Graph, RunContext, State, build_graph
 from agent_app.agent.pool import EnginePool
@@ -34,6 +36,7 @@ from agent_app.errors import (
 from agent_app.observability import metrics
 from agent_app.state.database import database_errors
 from agent_app.state.runs import Asked, Claim, Runs, Status
+from agent_app.state.usage import Spent
 
 BUSY_WAIT_SECONDS = 2.0  # a client that reconnects at once meets its old run still letting go
 BUSY_POLL_SECONDS = 0.1
@@ -50,8 +53,10 @@ class Ask:
     to go on with what was interrupted.
     """
 
-    key_id: UUID
+    key: Key
     correlation: str
+    feature: str = ""
+    """What the client says the tokens are for."""
     model: str | None = None
     thread_id: UUID | None = None
     message: str | None = None
@@ -70,12 +75,14 @@ class Runner:
         toolbox: Toolbox,
         runs: Runs,
         saver: BaseCheckpointSaver[str],
+        door: Doorkeeper,
     ) -> None:
         self._config = config
         self._engines = engines
         self._toolbox = toolbox
         self._runs = runs
         self._saver = saver
+        self._door = door
         self._on_thread: Graph = build_graph(saver)
         self._stateless: Graph = build_graph(None)
         self._active: dict[Run, asyncio.Task[None]] = {}
@@ -96,25 +103,38 @@ class Runner:
             raise InvalidRequest(
                 f"unknown model {model!r}; there are: {', '.join(sorted(self._engines))}"
             )
-        if ask.messages is not None:
-            return self._launch_stateless(ask, ask.messages, model)
-        return await self._launch_on_thread(ask, model)
+        visit = await self._door.let_in(ask.key, ask.feature, tokens=self._estimate(ask, model))
+        try:
+            if ask.messages is not None:
+                run = self._launch_stateless(ask, ask.messages, model, visit)
+            else:
+                run = await self._launch_on_thread(ask, model, visit)
+        except BaseException:
+            await self._door.turn_back(visit)
+            raise
+        run.headers = visit.headers
+        return run
 
-    def _launch_stateless(self, ask: Ask, messages: list[Message], model: str) -> Run:
+    def _estimate(self, ask: Ask, model: str) -> int:
+        most = self._engines[model].model.max_output_tokens
+        asked = min(ask.options.get("max_tokens") or most, most)
+        return int(asked) + estimate(ask.messages or ask.message)
+
+    def _launch_stateless(self, ask: Ask, messages: list[Message], model: str, visit: Visit) -> Run:
         run = Run(uuid4(), None)
         numbered = [{**m, "id": f"{run.run_id}.in{n}"} for n, m in enumerate(messages)]
         context = self._context(run, ask, model, session_tokens=0)
 
         async def work(run: Run) -> None:
             graph_input: State = {"messages": numbered, "turn": begin_turn(str(run.run_id))}
-            await self._work(run, self._stateless, graph_input, context, claim=None)
+            await self._work(run, self._stateless, graph_input, context, visit, claim=None)
 
         return self._track(run, work)
 
-    async def _launch_on_thread(self, ask: Ask, model: str) -> Run:
+    async def _launch_on_thread(self, ask: Ask, model: str, visit: Visit) -> Run:
         asked = Asked(
             thread_id=ask.thread_id or uuid4(),
-            key_id=ask.key_id,
+            key_id=ask.key.id,
             message=ask.message,
             model=model,
             correlation=ask.correlation,
@@ -125,7 +145,7 @@ class Runner:
         context = self._context(run, ask, claim.model, session_tokens=claim.session_tokens)
 
         async def work(run: Run) -> None:
-            await self._work(run, self._on_thread, None, context, claim=claim)
+            await self._work(run, self._on_thread, None, context, visit, claim=claim)
 
         return self._track(run, work)
 
@@ -173,6 +193,7 @@ class Runner:
         graph: Graph,
         graph_input: State | None,
         context: RunContext,
+        visit: Visit,
         *,
         claim: Claim | None,
     ) -> None:
@@ -180,7 +201,10 @@ class Runner:
         status, last = await self._attempt(run, graph, graph_input, context, claim)
         if isinstance(last, Failed):
             log.warning("run_ended", run=str(run.run_id), status=status, why=str(last.error))
-        await self._finish(run, claim, context, status, last)
+        last = await self._finish(run, claim, context, visit, status, last)
+        await run.tell_last(last)
+        if status is Status.DONE and claim is not None and claim.replay is None:
+            await self._prune(run)
 
     async def _attempt(
         self,
@@ -272,9 +296,17 @@ class Runner:
         )
 
     async def _finish(
-        self, run: Run, claim: Claim | None, context: RunContext, status: Status, last: Event
-    ) -> None:
+        self,
+        run: Run,
+        claim: Claim | None,
+        context: RunContext,
+        visit: Visit,
+        status: Status,
+        last: Done | Failed,
+    ) -> Done | Failed:
+        """Write down how the run ended and what it used; return what to tell of it."""
         run.ending = True
+        spent = Spent(context.usage, context.engine_seconds, visit.feature)
         usage, model = context.usage, context.engine.name
         metrics.RUNS.labels(model, status).inc()
         metrics.TOKENS.labels(model, "prompt").inc(usage.prompt_tokens)
@@ -282,14 +314,16 @@ class Runner:
         if claim is not None and claim.replay is None:
             why = str(last.error) if isinstance(last, Failed) else None
             try:
-                kept = await self._runs.finish(claim.run_id, claim.attempt, status, usage, why)
+                kept = await self._runs.finish(claim.run_id, claim.attempt, status, spent, why)
                 if not kept:
                     log.warning("run_lost", run=str(run.run_id))
             except DatabaseUnavailable as error:  # the lease runs out; the run can be resumed
                 last = Failed(error)
-        await run.tell_last(last)
-        if status is Status.DONE and claim is not None and claim.replay is None:
-            await self._prune(run)
+        elif claim is None:
+            await self._door.count_stateless(visit, model, spent)
+        # A client that leaves in mid-answer hides what the engine did: no refund for it.
+        await self._door.see_off(visit, model, spent, known=run.why_stopped is None)
+        return last
 
     async def _prune(self, run: Run) -> None:
         """Drop all but the newest checkpoint: each holds the whole message list again."""
@@ -302,6 +336,7 @@ class Runner:
         """Renew leases for ever; stop runs that another process took over."""
         while True:
             await asyncio.sleep(self._config.limits.lease_seconds / 3)
+            await self._door.renew()
             held = {run.run_id: run for run in list(self._active) if run.thread_id}
             if not held:
                 continue

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent_app import __version__
-from agent_app.api import chat, health, openai, page, threads
+from agent_app.api import chat, health, openai, page, threads, usage
 from agent_app.api.lifespan import make_services, read_secrets
 from agent_app.api.middleware import BodyLimit, RequestLog, is_correlation_id
 from agent_app.api.services import current_correlation
@@ -51,7 +51,7 @@ def create_app(config: Config, *, owner: str) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json" if config.docs else None,
     )
-    for part in (health, chat, openai, threads, page):
+    for part in (health, chat, openai, threads, usage, page):
         app.include_router(part.router)
     app.add_exception_handler(AgentAppError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -86,6 +86,7 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
     if error.status >= 500:
         log.warning("request_failed", code=error.code, why=str(error))
     headers = {"Retry-After": "2"} if error.retryable else {}
+    headers |= error.headers
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     body = _error_body(error.code, error.message, retryable=error.retryable, status=error.status)

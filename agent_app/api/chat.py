@@ -22,7 +22,7 @@ from agent_app.agent.events import (
 from agent_app.agent.run import Run
 from agent_app.agent.runner import Ask
 from agent_app.api.schemas import ChatRequest, ResumeRequest
-from agent_app.api.services import ChatKey, Services, ServicesNow, current_correlation
+from agent_app.api.services import ChatKey, FeatureTag, Services, ServicesNow, current_correlation
 from agent_app.api.stream import KEEP_ALIVE, QUIET_SECONDS, EventStream, until_client_leaves
 from agent_app.errors import AgentAppError
 
@@ -42,11 +42,16 @@ _STREAM_DOC: dict[int | str, dict[str, Any]] = {
 
 @router.post("/chat", responses=_STREAM_DOC, response_class=Response)
 async def chat(
-    body: ChatRequest, request: Request, services: ServicesNow, key: ChatKey
+    body: ChatRequest,
+    request: Request,
+    services: ServicesNow,
+    key: ChatKey,
+    feature: FeatureTag = "",
 ) -> Response:
     """Say something in a thread and stream what the agent does and answers."""
     ask = Ask(
-        key_id=key.id,
+        key=key,
+        feature=feature,
         correlation=current_correlation(),
         model=body.model,
         thread_id=body.thread_id,
@@ -62,15 +67,16 @@ async def resume(
     services: ServicesNow,
     key: ChatKey,
     body: ResumeRequest | None = None,
+    feature: FeatureTag = "",
 ) -> Response:
     """Go on with a thread whose last run was interrupted, from its last checkpoint."""
-    ask = Ask(key_id=key.id, correlation=current_correlation(), thread_id=thread_id)
+    ask = Ask(key=key, correlation=current_correlation(), feature=feature, thread_id=thread_id)
     return await _answer(request, services, ask, stream=body.stream if body else True)
 
 
 async def _answer(request: Request, services: Services, ask: Ask, *, stream: bool) -> Response:
     run = await services.runner.start(ask)
-    headers = {"X-Thread-Id": str(run.thread_id), "X-Run-Id": str(run.run_id)}
+    headers = {"X-Thread-Id": str(run.thread_id), "X-Run-Id": str(run.run_id), **run.headers}
     if stream:
         return EventStream(run, _encode(run, ask.correlation), headers)
     result = await until_client_leaves(request, run, _collect(run))

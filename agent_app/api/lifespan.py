@@ -11,7 +11,9 @@ import httpx2
 import redis.asyncio as redis
 import structlog
 
+from agent_app.access.admission import Doorkeeper
 from agent_app.access.keys import Digester, Keyring
+from agent_app.access.limits import Gate
 from agent_app.agent.engine import engine_timeout
 from agent_app.agent.pool import EnginePool
 from agent_app.agent.runner import Runner
@@ -25,6 +27,7 @@ from agent_app.state.knowledge import Knowledge
 from agent_app.state.readiness import Readiness
 from agent_app.state.runs import Runs
 from agent_app.state.threads import Threads
+from agent_app.state.usage import UsageTable
 
 KEPT_ENGINE_CONNECTIONS = 64
 REDIS_SECONDS = 3
@@ -72,7 +75,9 @@ async def make_services(config: Config, owner: str, secrets: Secrets) -> AsyncIt
             name: EnginePool(name, model, config.limits, client)
             for name, model in config.models.items()
         }
-        runner = await _make_runner(config, owner, pool, engines)
+        usage = UsageTable(pool)
+        gate = Gate(caches["redis_state"], config.limits)
+        runner = await _make_runner(config, owner, pool, engines, Doorkeeper(gate, usage))
         leases = asyncio.create_task(runner.keep_leases())
         stack.callback(leases.cancel)
         yield Services(
@@ -81,11 +86,12 @@ async def make_services(config: Config, owner: str, secrets: Secrets) -> AsyncIt
             runner=runner,
             readiness=Readiness(config, pool, caches, engines),
             threads=Threads(pool),
+            usage=usage,
         )
 
 
 async def _make_runner(
-    config: Config, owner: str, pool: Pool, engines: dict[str, EnginePool]
+    config: Config, owner: str, pool: Pool, engines: dict[str, EnginePool], door: Doorkeeper
 ) -> Runner:
     runs = Runs(pool, owner=owner, lease_seconds=config.limits.lease_seconds)
     try:
@@ -97,7 +103,7 @@ async def _make_runner(
         [SearchKnowledge(Knowledge(pool))], Effects(pool), seconds=config.limits.tool_seconds
     )
     saver = PooledSaver(pool, parallel=config.database.pool_size // 2)
-    return Runner(config, engines, toolbox, runs, saver)
+    return Runner(config, engines, toolbox, runs, saver, door)
 
 
 def _engine_client(config: Config) -> httpx2.AsyncClient:

@@ -20,7 +20,7 @@ from agent_app.agent.run import Run
 from agent_app.agent.runner import Ask
 from agent_app.api.chat import describe_usage
 from agent_app.api.schemas import CompletionRequest
-from agent_app.api.services import ChatKey, ServicesNow, current_correlation
+from agent_app.api.services import ChatKey, FeatureTag, ServicesNow, current_correlation
 from agent_app.api.stream import KEEP_ALIVE, QUIET_SECONDS, EventStream, until_client_leaves
 from agent_app.errors import AgentAppError, InvalidRequest
 
@@ -44,16 +44,22 @@ async def models(services: ServicesNow, _key: ChatKey) -> dict[str, Any]:
 
 @router.post("/chat/completions", response_class=Response)
 async def complete(
-    body: CompletionRequest, request: Request, services: ServicesNow, key: ChatKey
+    body: CompletionRequest,
+    request: Request,
+    services: ServicesNow,
+    key: ChatKey,
+    feature: FeatureTag = "",
 ) -> Response:
     """Answer as OpenAI's API does."""
-    run = await services.runner.start(_ask(body, key))
+    run = await services.runner.start(_ask(body, key, feature))
     head = {
         "id": f"chatcmpl-{run.run_id.hex}",
         "created": int(time.time()),
         "model": body.model or services.config.default_model,
     }
-    headers = {"X-Thread-Id": str(run.thread_id)} if run.thread_id else {}
+    headers = dict(run.headers)
+    if run.thread_id:
+        headers["X-Thread-Id"] = str(run.thread_id)
     if not body.stream:
         result = await until_client_leaves(request, run, _collect(run, head))
         return JSONResponse(result, headers=headers)
@@ -64,11 +70,12 @@ async def complete(
     return EventStream(run, _encode(run, head, usage_wanted=usage_wanted), headers)
 
 
-def _ask(body: CompletionRequest, key: Key) -> Ask:
+def _ask(body: CompletionRequest, key: Key, feature: str) -> Ask:
     messages = [message.model_dump(exclude_none=True) for message in body.messages]
     thread = (body.metadata or {}).get("thread_id")
     common: dict[str, Any] = {
-        "key_id": key.id,
+        "key": key,
+        "feature": feature,
         "correlation": current_correlation(),
         "model": body.model,
         "options": body.options(),

@@ -1,10 +1,11 @@
 """What the routes work with, made once per process by the lifespan."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from agent_app.access.keys import Key, Keyring
@@ -13,6 +14,7 @@ from agent_app.config import Config
 from agent_app.errors import Forbidden, Unauthorized
 from agent_app.state.readiness import Readiness
 from agent_app.state.threads import Threads
+from agent_app.state.usage import UsageTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Services:
     runner: Runner
     readiness: Readiness
     threads: Threads
+    usage: UsageTable
 
 
 def get_services(request: Request) -> Services:
@@ -40,21 +43,40 @@ async def require_key(
     services: ServicesNow,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Key:
-    """Return the caller's key, which may chat.
+    """Return the caller's key, whatever it may do.
 
     Raises:
         Unauthorized: No valid key.
-        Forbidden: The key may do other things only.
     """
     if credentials is None:
         raise Unauthorized("give an API key: Authorization: Bearer rh_…")
-    key = await services.keyring.check(credentials.credentials)
-    if "chat" not in key.scopes:
-        raise Forbidden("this key lacks the scope chat")
-    return key
+    return await services.keyring.check(credentials.credentials)
 
 
-ChatKey = Annotated[Key, Depends(require_key)]
+AnyKey = Annotated[Key, Depends(require_key)]
+
+
+def require_scope(scope: str) -> Callable[[Key], Awaitable[Key]]:
+    """Return a dependency that gives the caller's key, or raises Forbidden without the scope."""
+
+    async def require(key: AnyKey) -> Key:
+        if scope not in key.scopes:
+            raise Forbidden(f"this key lacks the scope {scope}")
+        return key
+
+    return require
+
+
+ChatKey = Annotated[Key, Depends(require_scope("chat"))]
+AdminKey = Annotated[Key, Depends(require_scope("admin"))]
+FeatureTag = Annotated[
+    str,
+    Header(
+        alias="X-Feature",
+        pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$",
+        description="What the tokens are for, in your own words; usage is counted under it.",
+    ),
+]
 
 
 def current_correlation() -> str:

@@ -22,3 +22,14 @@ ENGINE_IN_FLIGHT = Gauge(
 RUNS = Counter("agent_app_runs", "Runs by how they ended.", ["model", "outcome"])
 RUNS_IN_FLIGHT = Gauge("agent_app_runs_in_flight", "Runs under way in this process.")
 RUNS_RESUMED = Counter("agent_app_runs_resumed", "Runs taken up again at their last checkpoint.")
+LIMITED = Counter("agent_app_limited", "Runs refused by a limit of their key.", ["limit"])
+LIMITS_OPEN = Counter(
+    "agent_app_limits_open", "Runs let in without a check of limits: Redis gave no answer."
+)
+BUDGET_PASSED = Counter(
+    "agent_app_budget_passed", "Runs that began or were refused beyond a budget.", ["key", "level"]
+)
+KEY_TOKENS = Counter("agent_app_key_tokens", "Tokens by key.", ["model", "key", "kind"])
+KEY_ENGINE_SECONDS = Counter(
+    "agent_app_key_engine_seconds", "Wall clock of engine streams by key.", ["model", "key"]
+)

@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 from agent_app.agent.events import Usage
 from agent_app.errors import NotFound, NothingToResume, ThreadBusy
 from agent_app.state.database import Pool, database_errors
+from agent_app.state.usage import ADD_UP, Spent
 
 STOP_REQUESTED = "stop requested"  # in `error` of a running run: its process looks at each renewal
 
@@ -218,19 +219,21 @@ class Runs:
             return row["id"] if row else None
 
     async def finish(
-        self, run_id: UUID, attempt: int, status: Status, usage: Usage, error: str | None
+        self, run_id: UUID, attempt: int, status: Status, spent: Spent, error: str | None
     ) -> bool:
-        """Write down how an attempt ended; return whether the run was still ours."""
+        """Write down how an attempt ended and what it used; return whether it was still ours."""
         async with database_errors(), self._pool.connection() as connection:
             cursor = await connection.execute(
-                _FINISH,
+                _FINISH + ADD_UP,
                 {
                     "run": run_id,
                     "attempt": attempt,
                     "owner": self._owner,
                     "status": status,
-                    "prompt": usage.prompt_tokens,
-                    "completion": usage.completion_tokens,
+                    "prompt": spent.usage.prompt_tokens,
+                    "completion": spent.usage.completion_tokens,
+                    "seconds": spent.engine_seconds,
+                    "feature": spent.feature,
                     "error": error,
                 },
             )
@@ -238,18 +241,28 @@ class Runs:
 
 
 _FINISH = """
-WITH run AS (
+WITH before AS (
+    SELECT id AS run_id, counted AS was_counted FROM app.runs WHERE id = %(run)s
+), run AS (
     UPDATE app.runs SET
+        counted = true,
         status = %(status)s,
         error = %(error)s,
         prompt_tokens = prompt_tokens + %(prompt)s,
         completion_tokens = completion_tokens + %(completion)s,
         finished_at = CASE WHEN %(status)s = 'interrupted' THEN NULL ELSE now() END
-    WHERE id = %(run)s AND attempt = %(attempt)s AND owner = %(owner)s AND status = 'running'
-    RETURNING thread_id
+    FROM before
+    WHERE id = run_id AND attempt = %(attempt)s AND owner = %(owner)s AND status = 'running'
+    RETURNING thread_id, model, was_counted
+), thread AS (
+    UPDATE app.threads SET tokens = tokens + %(prompt)s + %(completion)s
+    FROM run WHERE id = thread_id
+    RETURNING key_id, model, was_counted
 )
-UPDATE app.threads SET tokens = tokens + %(prompt)s + %(completion)s
-WHERE id IN (SELECT thread_id FROM run)
+INSERT INTO app.usage
+SELECT key_id, (now() AT TIME ZONE 'UTC')::date, model, %(feature)s,
+    CASE WHEN was_counted THEN 0 ELSE 1 END, %(prompt)s, %(completion)s, %(seconds)s
+FROM thread
 """
 
 
