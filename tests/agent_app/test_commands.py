@@ -13,7 +13,7 @@ def test_four_migrations_at_once_all_succeed(
         for process in processes:
             out, err = process.communicate(timeout=90)
             assert process.returncode == 0, err
-            assert "revision 0001" in out
+            assert "revision 0002" in out
     finally:
         postgres.drop_database("rackhand_four")
 
