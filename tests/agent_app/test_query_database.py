@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+import yaml
 from data_servers import PASSWORD, Postgres
+from scripted_engine import USAGE, chunk, say
 
 from agent_app.config import SqlTool
 from agent_app.state.database import Pool
@@ -226,3 +228,21 @@ async def test_the_model_is_told_the_columns(settings: SqlTool, pools: dict[str,
     text = tool.schema["function"]["description"]
     assert "public.orders(id integer, customer text, total numeric -- in euros)" in text
     assert "secrets" not in text
+
+
+async def test_a_turn_queries_the_database(
+    settings: SqlTool, pools: dict[str, Pool], configuration, prepared, engine
+) -> None:
+    prepared.config.write_text(
+        yaml.safe_dump({**configuration, "tools": {"sql": settings.model_dump(mode="json")}})
+    )
+    (prepared.folder / "credentials" / "tools_sql_password").write_text(PASSWORD)
+    await prepared.start()
+    arguments = json.dumps({"sql": "SELECT count(*) AS n FROM public.orders"})
+    function = {"name": "query_database", "arguments": arguments}
+    delta = {"tool_calls": [{"index": 0, "id": "call_0", "function": function}]}
+    engine.queue = [[chunk(delta), chunk(reason="tool_calls"), USAGE], say("300.")]
+    heard = await prepared.chat("How many orders?")
+    assert heard.of("tool")[1]["result"] == '{"n":300}'
+    offered = engine.requests[0]["tools"][1]["function"]["description"]
+    assert "public.orders(id integer" in offered
