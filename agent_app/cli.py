@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 knowledge = typer.Typer(help="The knowledge base.", no_args_is_help=True)
+tickets = typer.Typer(help="Tickets that the agent opened.", no_args_is_help=True)
+app.add_typer(tickets, name="tickets")
 app.add_typer(keys, name="keys")
 app.add_typer(knowledge, name="knowledge")
 
@@ -180,6 +182,24 @@ def ingest(directory: Path, config: ConfigPath = DEFAULT_CONFIG) -> None:
     with _connection(load_config(config)) as connection:
         done = run_ingest(connection, directory)
     typer.echo(f"{done.new} new or changed, {done.unchanged} unchanged")
+
+
+@tickets.command("list")
+def list_of_tickets(
+    limit: Annotated[int, typer.Option(help="Most to show.", min=1)] = 50,
+    as_json: AsJson = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """List tickets, newest first."""
+    from agent_app.state.tickets import list_tickets
+
+    with _connection(load_config(config)) as connection:
+        found = list_tickets(connection, limit=limit)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for ticket in found:
+        typer.echo("{id}  {priority}  {created_at}  webhook {webhook}  {title}".format(**ticket))
 
 
 @contextmanager

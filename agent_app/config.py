@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -102,6 +102,40 @@ class Limits(_Section):
     """/ready asks an engine for a real token at most this often."""
 
 
+class SqlTool(_Section):
+    """Where `query_database` reads, as whom, and what."""
+
+    host: str
+    port: int = Field(default=5432, ge=1, le=65535)
+    name: str
+    user: str
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslrootcert: str = ""
+    relations: tuple[Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")], ...] = Field(min_length=1)
+    """Tables and views the model may read, as schema.name."""
+    functions: tuple[str, ...] = ()
+    """Functions of PostgreSQL it may call besides the safe ones."""
+    seconds: float = Field(default=5, gt=0)
+    rows: int = Field(default=100, ge=1)
+    bytes: int = Field(default=16_000, ge=256)
+
+
+class TicketTool(_Section):
+    """How `create_ticket` tells others of a new ticket."""
+
+    webhook_url: AnyHttpUrl | None = None
+    """Where each new ticket is posted; without it tickets stay in the table."""
+    webhook_attempts: int = Field(default=12, ge=1)
+    """After so many failures a delivery is given up; waits double from 2 s to 1 h."""
+
+
+class Tools(_Section):
+    """Tools beside the knowledge base; a section that is absent leaves its tool out."""
+
+    sql: SqlTool | None = None
+    tickets: TicketTool | None = None
+
+
 class Config(_Section):
     """The whole of config.yml."""
 
@@ -111,6 +145,7 @@ class Config(_Section):
     default_model: str
     system_prompt: str = ""
     limits: Limits = Limits()
+    tools: Tools = Tools()
     tls_ca_file: str = ""
     """CA that vouches for https engines and rediss; "" means the system's."""
     docs: bool = False

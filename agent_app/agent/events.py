@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_app.errors import AgentAppError
+from agent_app.tools.toolbox import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class ToolEnd:
     name: str
     ok: bool
     result: str
+    sources: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ from agent_app.agent.events import (
     Usage,
 )
 from agent_app.agent.pool import EnginePool, Withdrawn
-from agent_app.agent.tools import Call, Toolbox
 from agent_app.config import Limits
+from agent_app.tools.toolbox import Call, Toolbox
 
 
 class State(TypedDict):
@@ -127,7 +127,7 @@ async def tools(state: State, runtime: Runtime[RunContext]) -> dict[str, Any]:
     for call in calls:
         write(ToolStart(call.id, call.name, call.arguments))
         result = await context.toolbox.run(call, run_id=context.run_id, thread_id=context.thread_id)
-        write(ToolEnd(call.id, call.name, result.ok, result.text))
+        write(ToolEnd(call.id, call.name, result.ok, result.text, result.sources))
         results.append(
             {
                 "id": f"{call.id}.result",

@@ -20,7 +20,6 @@ from agent_app.agent.events import Done, Event, Failed, Token
 from agent_app.agent.graph import Graph, RunContext, State, build_graph
 from agent_app.agent.pool import EnginePool
 from agent_app.agent.run import Run
-from agent_app.agent.tools import Toolbox
 from agent_app.config import Config
 from agent_app.errors import (
     AgentAppError,
@@ -37,6 +36,7 @@ from agent_app.observability import metrics
 from agent_app.state.database import database_errors
 from agent_app.state.runs import Asked, Claim, Runs, Status
 from agent_app.state.usage import Spent
+from agent_app.tools.toolbox import Toolbox
 
 BUSY_WAIT_SECONDS = 2.0  # a client that reconnects at once meets its old run still letting go
 BUSY_POLL_SECONDS = 0.1

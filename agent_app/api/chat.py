@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -105,8 +106,8 @@ def _describe(  # noqa: PLR0911 - one per kind of event
             return "retract", {"message_id": message_id}
         case ToolStart(id, name, arguments):
             return "tool", {"phase": "start", "id": id, "name": name, "arguments": arguments}
-        case ToolEnd(id, name, ok, result):
-            return "tool", {"phase": "end", "id": id, "name": name, "ok": ok, "result": result}
+        case ToolEnd():
+            return "tool", {"phase": "end", **_describe_result(event)}
         case ClientToolCalls(deltas):
             return "tool", {"phase": "client", "calls": deltas}
         case Usage():
@@ -127,6 +128,16 @@ def _describe(  # noqa: PLR0911 - one per kind of event
                 "thread_id": str(run.thread_id),
                 "run_id": str(run.run_id),
             }
+
+
+def _describe_result(end: ToolEnd) -> dict[str, Any]:
+    return {
+        "id": end.id,
+        "name": end.name,
+        "ok": end.ok,
+        "result": end.result,
+        "sources": [asdict(source) for source in end.sources],
+    }
 
 
 def describe_usage(usage: Usage) -> dict[str, int]:
@@ -154,8 +165,8 @@ async def _collect(run: Run) -> dict[str, Any]:
         match event:
             case Usage():
                 usage = event
-            case ToolEnd(id, name, ok, result):
-                calls.append({"id": id, "name": name, "ok": ok, "result": result})
+            case ToolEnd():
+                calls.append(_describe_result(event))
             case Failed(error):
                 raise error
             case Done():

@@ -17,17 +17,17 @@ from agent_app.access.limits import Gate
 from agent_app.agent.engine import engine_timeout
 from agent_app.agent.pool import EnginePool
 from agent_app.agent.runner import Runner
-from agent_app.agent.tools import SearchKnowledge, Toolbox
 from agent_app.api.services import Services
 from agent_app.config import Config, read_secret
 from agent_app.errors import AgentAppError
 from agent_app.state.database import Pool, PooledSaver, make_pool
 from agent_app.state.effects import Effects
-from agent_app.state.knowledge import Knowledge
 from agent_app.state.readiness import Readiness
 from agent_app.state.runs import Runs
 from agent_app.state.threads import Threads
 from agent_app.state.usage import UsageTable
+from agent_app.tools.assembly import make_tools
+from agent_app.tools.toolbox import Tool, Toolbox
 
 KEPT_ENGINE_CONNECTIONS = 64
 REDIS_SECONDS = 3
@@ -76,8 +76,9 @@ async def make_services(config: Config, owner: str, secrets: Secrets) -> AsyncIt
             for name, model in config.models.items()
         }
         usage = UsageTable(pool)
-        gate = Gate(caches["redis_state"], config.limits)
-        runner = await _make_runner(config, owner, pool, engines, Doorkeeper(gate, usage))
+        door = Doorkeeper(Gate(caches["redis_state"], config.limits), usage)
+        tools = await make_tools(config, pool, stack)
+        runner = await _make_runner(config, owner, pool, engines, tools, door)
         leases = asyncio.create_task(runner.keep_leases())
         stack.callback(leases.cancel)
         yield Services(
@@ -91,7 +92,12 @@ async def make_services(config: Config, owner: str, secrets: Secrets) -> AsyncIt
 
 
 async def _make_runner(
-    config: Config, owner: str, pool: Pool, engines: dict[str, EnginePool], door: Doorkeeper
+    config: Config,
+    owner: str,
+    pool: Pool,
+    engines: dict[str, EnginePool],
+    tools: list[Tool],
+    door: Doorkeeper,
 ) -> Runner:
     runs = Runs(pool, owner=owner, lease_seconds=config.limits.lease_seconds)
     try:
@@ -99,9 +105,7 @@ async def _make_runner(
             log.warning("runs_interrupted_by_our_last_end", count=left)
     except AgentAppError as error:  # their leases run out and say the same a little later
         log.warning("runs_not_released", why=str(error))
-    toolbox = Toolbox(
-        [SearchKnowledge(Knowledge(pool))], Effects(pool), seconds=config.limits.tool_seconds
-    )
+    toolbox = Toolbox(tools, Effects(pool), seconds=config.limits.tool_seconds)
     saver = PooledSaver(pool, parallel=config.database.pool_size // 2)
     return Runner(config, engines, toolbox, runs, saver, door)
 

@@ -16,8 +16,9 @@ PASSAGE_CHARACTERS = 400
 
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 _SEARCH = """
-SELECT chunk.title, chunk.body
-FROM app.knowledge_chunks AS chunk, {query} AS query
+SELECT chunk.title, chunk.body, document.path
+FROM {query} AS query, app.knowledge_chunks AS chunk
+JOIN app.knowledge_documents AS document ON document.id = chunk.document_id
 WHERE chunk.words @@ query
 ORDER BY ts_rank(chunk.words, query) DESC, chunk.id
 LIMIT %(limit)s
@@ -29,10 +30,11 @@ _ANY = "replace(plainto_tsquery('english', %(text)s)::text, '&', '|')::tsquery"
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One find: its document's title and its text."""
+    """One find: its text, and its document's title and path."""
 
     title: str
     text: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class Knowledge:
             for query in (_ALL, _ANY):
                 cursor = await connection.execute(_SEARCH.format(query=query), values)
                 if rows := await cursor.fetchall():
-                    return [Passage(r["title"], r["body"][:PASSAGE_CHARACTERS]) for r in rows]
+                    return [
+                        Passage(r["title"], r["body"][:PASSAGE_CHARACTERS], r["path"]) for r in rows
+                    ]
         return []
 
 

@@ -44,12 +44,13 @@ async def test_a_tool_turn_searches_and_answers(
     assert json.loads(start["arguments"]) == {"query": "engine proxy port"}
     assert end["ok"]
     assert end["result"] == "[1] Ports: The engine proxy listens on port 8000."
+    assert end["sources"] == [{"title": "Ports", "path": "ports.md"}]
     assert heard.of("usage")[0]["total_tokens"] == 30
     roles = [message["role"] for message in engine.requests[1]["messages"]]
     assert roles == ["user", "assistant", "tool"]
     assert engine.requests[1]["messages"][1]["tool_calls"][0]["id"] == start["id"]
-    assert sql.execute("SELECT tool_call_id, result FROM app.tool_effects").fetchall() == [
-        (start["id"], end["result"])
+    assert sql.execute("SELECT tool_call_id, result, sources FROM app.tool_effects").fetchall() == [
+        (start["id"], end["result"], end["sources"])
     ]
 
 

@@ -19,3 +19,6 @@ def test_the_readme_names_every_key_with_its_default() -> None:
     for name in ("database", "redis", "limits"):
         assert set(document[name]) == set(type(getattr(config, name)).model_fields)
     assert set(document["models"]["demo"]) == set(type(config.models["demo"]).model_fields)
+    assert set(document["tools"]) == set(type(config.tools).model_fields)
+    for name, section in document["tools"].items():
+        assert set(section) == set(type(getattr(config.tools, name)).model_fields)

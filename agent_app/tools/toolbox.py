@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -10,8 +10,7 @@ import structlog
 
 from agent_app.errors import AgentAppError
 from agent_app.observability import metrics
-from agent_app.state.effects import Effects
-from agent_app.state.knowledge import Knowledge
+from agent_app.state.effects import Effect, Effects
 
 log = structlog.get_logger(__name__)
 
@@ -20,14 +19,46 @@ class InvalidArguments(Exception):
     """The model called a tool wrongly; the text tells it how."""
 
 
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Which call it is: a tool with effects keys them by `run_id` and `call_id`."""
+
+    run_id: UUID
+    call_id: str
+    thread_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a result comes from, for a citation."""
+
+    title: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a tool gives back."""
+
+    text: str
+    sources: tuple[Source, ...] = ()
+
+
 class Tool(Protocol):
     """Something the model can call."""
 
     name: str
-    schema: dict[str, Any]
 
-    async def run(self, arguments: dict[str, Any]) -> str:
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What the engine is told of it."""
+
+    async def run(self, arguments: dict[str, Any], context: CallContext) -> Output:
         """Do it and return what the model shall read."""
+
+
+class ToolUnavailable(Exception):
+    """What the tool needs does not answer; the text tells the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +76,7 @@ class Result:
 
     ok: bool
     text: str
-
-
-class SearchKnowledge:
-    """Full-text search over the ingested documents."""
-
-    name = "search_knowledge"
-    schema: dict[str, Any] = {  # noqa: RUF012 - constant
-        "type": "function",
-        "function": {
-            "name": "search_knowledge",
-            "description": "Search the knowledge base.",
-            "parameters": {
-                "type": "object",
-                "properties": {"query": {"type": "string"}},
-                "required": ["query"],
-            },
-        },
-    }
-
-    def __init__(self, knowledge: Knowledge) -> None:
-        self._knowledge = knowledge
-
-    async def run(self, arguments: dict[str, Any]) -> str:
-        """Return the best passages, numbered, or `nothing`."""
-        query = arguments.get("query")
-        if not isinstance(query, str) or not query.strip():
-            raise InvalidArguments('give {"query": "<what to look for>"}')
-        passages = await self._knowledge.search(query)
-        lines = [f"[{n}] {p.title}: {p.text}" for n, p in enumerate(passages, start=1)]
-        return "\n".join(lines) or "nothing"
+    sources: tuple[Source, ...] = ()
 
 
 class Toolbox:
@@ -103,18 +105,19 @@ class Toolbox:
         """
         stored = await self._effects.find(run_id, call.id)
         if stored is not None:
-            return Result(True, stored)
-        result = await self._try(call)
+            return Result(True, stored.text, tuple(Source(**s) for s in stored.sources))
+        result = await self._try(call, CallContext(run_id, call.id, thread_id))
         metrics.TOOL_CALLS.labels(
             call.name if call.name in self._tools else "unknown", "ok" if result.ok else "error"
         ).inc()
         if result.ok:
+            effect = Effect(result.text, [asdict(source) for source in result.sources])
             await self._effects.record(
-                run_id, call.id, thread_id, call.name, call.arguments, result.text
+                run_id, call.id, thread_id, call.name, call.arguments, effect
             )
         return result
 
-    async def _try(self, call: Call) -> Result:
+    async def _try(self, call: Call, context: CallContext) -> Result:
         tool = self._tools.get(call.name)
         if tool is None:
             return Result(False, f"error: no such tool; there are {', '.join(self._tools)}")
@@ -123,9 +126,12 @@ class Toolbox:
             if not isinstance(arguments, dict):
                 raise InvalidArguments("arguments must be one JSON object")
             async with asyncio.timeout(self._seconds):
-                return Result(True, await tool.run(arguments))
+                output = await tool.run(arguments, context)
+            return Result(True, output.text, output.sources)
         except (ValueError, InvalidArguments) as error:
             return Result(False, f"error: wrong arguments: {error}")
+        except ToolUnavailable as error:
+            return Result(False, f"error: {error}")
         except TimeoutError:
             return Result(False, f"error: {call.name} took longer than {self._seconds:g} s")
         except AgentAppError:
