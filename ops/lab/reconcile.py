@@ -146,6 +146,8 @@ def down(name: str, say: Say) -> bool:
         network.remove_network(plan)
         say("removing its files")
         shutil.rmtree(paths.inventory, ignore_errors=True)
+        for folder in paths.hosts.glob("*"):
+            forget_host(paths.host(folder.name))
         for child in paths.root.iterdir():
             if child != paths.wanted and child.is_dir():
                 remove_tree(child)
