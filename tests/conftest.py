@@ -40,6 +40,10 @@ def pytest_terminal_summary(
     ]
     if not reports:
         return
+    seconds: dict[str, float] = {}
+    for report in (r for found in terminalreporter.stats.values() for r in found):
+        if isinstance(report, pytest.TestReport):  # what a fixture took counts for its first test
+            seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
     today = datetime.datetime.now(datetime.UTC).date()
     passed = sum(report.passed for report in reports)
     lines = [
@@ -50,7 +54,7 @@ def pytest_terminal_summary(
         "",
         "| test | outcome | seconds |",
         "|---|---|---|",
-        *(f"| `{r.nodeid}` | {r.outcome} | {r.duration:.0f} |" for r in reports),
+        *(f"| `{r.nodeid}` | {r.outcome} | {seconds[r.nodeid]:.0f} |" for r in reports),
     ]
     path = Path(__file__).parent.parent / "docs" / "results" / f"{today}-long.md"
     path.parent.mkdir(exist_ok=True)

@@ -138,11 +138,13 @@ async def test_hostile_statements_are_refused_even_for_a_superuser(
     tool = QueryDatabase(settings, pools["shop_admin"])
     reached: list[str] = []
 
-    async def read(statement: str) -> list[str]:
-        reached.append(statement)
-        return []
+    read = tool.read
 
-    monkeypatch.setattr(tool, "read", read)
+    async def noted(statement: str) -> list[str]:
+        reached.append(statement)
+        return await read(statement)
+
+    monkeypatch.setattr(tool, "read", noted)
     for statement in HOSTILE:
         try:
             await ask(tool, statement)
@@ -154,23 +156,24 @@ async def test_hostile_statements_are_refused_even_for_a_superuser(
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "sqlstate"),
     [
-        "DELETE FROM public.orders",
-        "WITH gone AS (DELETE FROM public.orders RETURNING *) SELECT * FROM gone",
-        "SELECT word FROM public.secrets",
-        "SELECT pg_read_file('/etc/passwd')",
-        "SELECT 1) AS a; DELETE FROM public.orders; SELECT (SELECT 1",
-        "SELECT pg_sleep(30)",
-        "SELECT public.leak()",
+        ("DELETE FROM public.orders", "42601"),  # no statement where a table is expected
+        ("WITH gone AS (DELETE FROM public.orders RETURNING *) SELECT * FROM gone", "0A000"),
+        ("SELECT word FROM public.secrets", "42501"),  # no privilege
+        ("SELECT pg_read_file('/etc/passwd')", "42501"),
+        ("SELECT public.leak()", "42501"),
+        ("SELECT 1) AS a; DELETE FROM public.orders; SELECT (SELECT 1", "42601"),
+        ("SELECT pg_sleep(30)", "57014"),  # cancelled by the timeout
     ],
 )
 async def test_without_the_parser_the_role_and_the_transaction_refuse(
-    settings: SqlTool, pools: dict[str, Pool], sql, statement: str
+    settings: SqlTool, pools: dict[str, Pool], sql, statement: str, sqlstate: str
 ) -> None:
     tool = QueryDatabase(settings, pools["shop_reader"])
-    with pytest.raises((InvalidArguments, ToolUnavailable)):
+    with pytest.raises((InvalidArguments, ToolUnavailable)) as refused:
         await tool.read(statement)
+    assert getattr(refused.value.__cause__, "sqlstate", None) == sqlstate
     assert sql.execute("SELECT count(*) FROM public.orders").fetchone() == (300,)
 
 
