@@ -28,6 +28,7 @@ GPUS = "etc/rackhand-simulator/gpus.conf"
 DIRECT = "".join(
     f'Acquire::http::Proxy::{name} "DIRECT";\n' for name in (MIRROR_NAME, ARCHIVE_NAME)
 )
+DOOMED = ".doomed-"
 
 
 def create_host(plan: LabPlan, host: str, binds: dict[str, str], image: str) -> None:
@@ -158,3 +159,16 @@ def remove_tree(folder: Path) -> None:
                 cure=f"umount {mounted}",
             )
     shutil.rmtree(folder, ignore_errors=not folder.exists())
+
+
+def discard_tree(folder: Path) -> None:
+    """Remove a folder at once by its name and then its files, so that no half of it is taken up.
+
+    Raises:
+        OpsError: Something is mounted inside.
+    """
+    doomed = folder if folder.name.startswith(DOOMED) else folder.with_name(DOOMED + folder.name)
+    if folder != doomed and folder.exists():
+        remove_tree(doomed)  # of a killed `down`
+        folder.rename(doomed)
+    remove_tree(doomed)

@@ -7,7 +7,6 @@ the first thing it names is made, and removed after the last one is gone.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from ops.lab import environment, inventory, network, power, snapshots, wheelhous
 from ops.lab.cgroup import Group
 from ops.lab.commands import require_lab_tools
 from ops.lab.fleet_plan import OUTSIDE, LabPlan, load_plan, require_plan
-from ops.lab.host import create_host, ensure_keys, forget_host, remove_tree
+from ops.lab.host import create_host, discard_tree, ensure_keys, forget_host, remove_tree
 from ops.lab.locks import locked
 from ops.lab.machine import layer
 from ops.lab.mirror import build as mirror
@@ -145,12 +144,9 @@ def down(name: str, say: Say) -> bool:
         Group(name).remove()
         network.remove_network(plan)
         say("removing its files")
-        shutil.rmtree(paths.inventory, ignore_errors=True)
-        for folder in paths.hosts.glob("*"):
-            forget_host(paths.host(folder.name))
-        for child in paths.root.iterdir():
-            if child != paths.wanted and child.is_dir():
-                remove_tree(child)
+        discard_tree(paths.inventory)
+        for child in [path for path in paths.root.iterdir() if path.is_dir()]:
+            discard_tree(child)
         paths.wanted.unlink()
         remove_tree(paths.root)
         return True
