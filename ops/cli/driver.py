@@ -93,7 +93,6 @@ def upgrade(
     from ops.driver.move import Patience
     from ops.driver.plan import Target
     from ops.fleet import load
-    from ops.fleet.desired import write_variables
 
     target = Target.parse(to)
     fleet = load(inventory)
@@ -105,9 +104,7 @@ def upgrade(
     if limit:
         typer.echo(f"The inventory is as it was: {limit} went ahead of it to {to}")
         return
-    lasting = {k: v for k, v in wanted.items() if k != "nvidia_driver_update"}
-    for path in write_variables(fleet.inventory, "gpu", lasting):
-        typer.echo(f"Wrote {to} into {path}")
+    write_back(fleet, target.branch, target.version)
 
 
 @app.command()
@@ -127,7 +124,6 @@ def rollback(
     from ops.driver.move import Patience
     from ops.driver.plan import previous_variables
     from ops.fleet import load
-    from ops.fleet.desired import write_variables
 
     fleet = load(inventory)
     hosts = chosen(fleet, limit)
@@ -137,9 +133,16 @@ def rollback(
     if limit or len(targets) != 1:
         return
     branch, version = targets.pop()
+    write_back(fleet, branch, version)
+
+
+def write_back(fleet: Fleet, branch: str, version: str) -> None:
+    """Make the inventory want what its hosts now have, so that site.yml leaves them alone."""
+    from ops.fleet.desired import write_variables
+
     lasting = {"nvidia_driver_branch": branch, "nvidia_driver_version": version}
     for path in write_variables(fleet.inventory, "gpu", lasting):
-        typer.echo(f"Wrote {version} into {path}")
+        typer.echo(f"Wrote {version or branch} into {path}")
 
 
 def _run(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 from gpu_host import GpuHost, fresh
@@ -32,12 +31,6 @@ def lab(*words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def seconds(act: Callable[[], object]) -> float:
-    began = time.monotonic()
-    act()
-    return time.monotonic() - began
-
-
 def by_role(host: GpuHost) -> None:
     run = host.play()
     assert run.status == 0, run.output[-4000:]
@@ -60,7 +53,7 @@ def test_a_bare_host_and_a_second_run_beside_plain_apt() -> None:
         for _ in range(TIMES):
             for name, act in (("hand", by_hand), ("role", by_role)):
                 host = fresh(made)
-                spent[name].append(seconds(lambda act=act, host=host: act(host)))  # type: ignore[misc]
+                spent[name].append(median_seconds(partial(act, host), times=1))
                 assert host.loaded == VERSION
         role, hand = (sorted(spent[name])[TIMES // 2] for name in ("role", "hand"))
         again = median_seconds(lambda: by_role(host), TIMES)

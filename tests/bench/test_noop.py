@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from results import median_seconds, write_result
+from stack import STAND_IN
 
 from ops.fleet import Fleet, load
 from ops.places import ROOT
@@ -19,13 +20,6 @@ from ops.remote import ssh_config
 
 SIZES = (1, 3, 6)
 TIMES = 3
-STAND_IN = json.dumps(
-    {
-        "engine_kind": "stand_in",
-        "engine_environment": "stand-in",
-        "engine_find_links": ["/srv/wheelhouse"],
-    }
-)
 PACKAGES = "nginx postgresql-1? redis-server certbot ssl-cert openssl ca-certificates libgomp1"
 DESCRIBE = (
     f"dpkg-query -W -f '${{db:Status-Status}} ${{Package}}\\n' {PACKAGES} 2>/dev/null "

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from stack import RECAP, Lab, SiteRun
+from stack import Lab, SiteRun, run_site
 
-from ops.places import ROOT
-
-PLAY_SECONDS = 600
 #: Counts boots in a file, since the journal of a fresh host does not outlive one.
 COUNTER = """\
 [Service]
@@ -49,21 +45,7 @@ class GpuHost:
     # -- the operator ---------------------------------------------------------------------------
     def play(self, *arguments: str, playbook: str = "site", tags: str = DRIVER_TAGS) -> SiteRun:
         """Run a playbook of this repository."""
-        command = ["ansible-playbook", "-i", str(self.lab.inventory), f"playbooks/{playbook}.yml"]
-        done = subprocess.run(
-            [*command, "--tags", tags, *arguments],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PLAY_SECONDS,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        )
-        hosts = {
-            name: {key: int(value) for key, value in (pair.split("=") for pair in counts.split())}
-            for name, counts in RECAP.findall(done.stdout)
-        }
-        return SiteRun(done.returncode, done.stdout + done.stderr, hosts)
+        return run_site(self.lab, "--tags", tags, *arguments, playbook=playbook)
 
     def lab_command(self, *words: str) -> None:
         """Run `ops lab` on this lab."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 import pytest
-from stack import Lab, Stack, run_site
+from stack import STAND_IN, Lab, Stack, run_site
 
 from ops.demo.prepare import ensure_key
 from ops.lab.fleet_plan import require_plan
@@ -22,13 +22,6 @@ from ops.places import ROOT
 
 pytestmark = pytest.mark.lab
 
-STAND_IN = json.dumps(
-    {
-        "engine_kind": "stand_in",
-        "engine_environment": "stand-in",
-        "engine_find_links": ["/srv/wheelhouse"],
-    }
-)
 GPU_HOSTS = ("node2", "node4")
 PACE_SECONDS = 0.25  # between requests; the edge takes ten a second from one address
 MESSAGES = [{"role": "user", "content": "Hello!"}]
