@@ -7,11 +7,18 @@ HOSTS ?= 1
 LAB ?= lab
 IMAGE ?= bookworm
 PYTEST_ARGS ?=
+WORKERS ?= 3
+
+# Tests of the app mostly wait, and have servers of their own: they run side by side, a file to a
+# worker. Engines and labs fill the machine.
+quick := not long and not bench
+side_by_side := tests/unit tests/agent_app tests/faults
+one_at_a_time := tests/contract tests/lab
 
 bin := .venv/bin
 ansible_paths := playbooks roles collections molecule inventories/example inventories/fleet
 
-.PHONY: help environment test-environment demo test test-long lint bench lab-up lab-down
+.PHONY: help environment test-environment demo test test-long lint bench lock lab-up lab-down
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,8 +32,11 @@ test-environment:
 demo: environment ## From nothing to a streamed reply on a lab host
 	@$(bin)/ops demo
 
-test: test-environment ## Every test but the long ones: unit, app, contract, lab
-	@$(bin)/pytest -m "not long and not bench" $(PYTEST_ARGS)
+test: test-environment ## Every test but the long ones: unit, app, faults, contract, lab
+	@status=0; \
+	$(bin)/pytest -m "$(quick)" -n $(WORKERS) --dist loadfile $(side_by_side) || status=$$?; \
+	$(bin)/pytest -m "$(quick)" --durations 25 $(one_at_a_time) || status=$$?; \
+	exit $$status
 
 test-long: test-environment ## The long matrices; writes docs/results/
 	@$(bin)/pytest -m long $(PYTEST_ARGS)
@@ -41,6 +51,9 @@ lint: test-environment ## ruff, mypy, yamllint, ansible-lint, shellcheck
 
 bench: test-environment ## Benchmarks as ratios; writes docs/results/
 	@$(bin)/pytest -m bench tests/bench $(PYTEST_ARGS)
+
+lock: test-environment ## Write the lock files anew after a change of pyproject.toml
+	@$(PYTHON) scripts/lock.py
 
 lab-up: environment ## Boot lab hosts (HOSTS=1 IMAGE=bookworm LAB=lab)
 	@$(bin)/ops lab up --name $(LAB) --hosts $(HOSTS) --image $(IMAGE)

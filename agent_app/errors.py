@@ -94,6 +94,20 @@ class BoundExceeded(AgentAppError):
     status = 422
 
 
+class JobUnderWay(AgentAppError):
+    """The job has not ended, so what it needs must stay."""
+
+    code = "job_under_way"
+    status = 409
+
+
+class IdempotencyMismatch(AgentAppError):
+    """An `Idempotency-Key` came again with another request."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
 class Overloaded(AgentAppError):
     """This process has all the runs it may hold."""
 
@@ -141,11 +155,38 @@ class EngineUnavailable(AgentAppError):
     retryable = True
 
 
+class QueueFull(Overloaded):
+    """More wait for an engine than may.
+
+    503 and not 429: no limit of the key is reached; the service lacks engines, and whoever watches
+    its 5xx should know. OpenAI's clients try both again, after `Retry-After`.
+    """
+
+    code = "queue_full"
+    status = 503
+    retryable = True
+
+
+class QueueTimeout(Overloaded):
+    """No engine was free for as long as a step may wait; 503 as for a full queue."""
+
+    code = "queue_timeout"
+    status = 503
+    retryable = True
+
+
 class EngineRefused(AgentAppError):
     """The engine says the request itself is wrong (a 4xx)."""
 
     code = "engine_refused"
     status = 400
+
+
+class NotOffered(AgentAppError):
+    """The engine does not know this part of the API."""
+
+    code = "not_offered"
+    status = 404
 
 
 class RateLimited(AgentAppError):
@@ -165,3 +206,17 @@ class BudgetSpent(AgentAppError):
 
     code = "insufficient_quota"
     status = 429
+
+
+class AlreadyDecided(AgentAppError):
+    """A call that waited for approval was decided, or cannot be decided any more."""
+
+    code = "already_decided"
+    status = 409
+
+
+class ApprovalRequired(AgentAppError):
+    """The run waits until a person has approved a tool call; then `resume` goes on with it."""
+
+    code = "approval_required"
+    status = 409

@@ -43,3 +43,7 @@ class MissingToolError(OpsError):
 
 class RemoteError(OpsError):
     """A host could not be reached, or a command on it failed."""
+
+
+class UnreachableError(RemoteError):
+    """A host could not be reached at all, so nothing was begun there."""

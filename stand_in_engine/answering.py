@@ -76,24 +76,31 @@ def _stopped(tokens: list[str], stops: list[str], finish: str) -> Plan:
 
 
 async def streamed(
-    engine: Engine, shape: reply.Chat | reply.Text, plan: Plan, prompt: int, *, with_usage: bool
+    engine: Engine, shape: reply.Chat | reply.Text, plan: Plan, prompt: int, asked: Asked
 ) -> AsyncIterator[str]:
     """The events of a stream; an error comes as an event, and `[DONE]` always."""
     made, opened = 0, False
+
+    def event(chunk: dict[str, Any]) -> str:
+        if asked.usage_in_chunks:
+            chunk = {**chunk, "usage": reply.usage(prompt, made)}
+        return reply.event(chunk)
+
     try:
         async for step in engine.run(plan.tokens, prompt, plan.finish):
             if not opened:
                 opened = True
                 for chunk in shape.opening():
-                    yield reply.event(chunk)
+                    yield event(chunk)
             made += bool(step.token)
             if step.finish is None:
-                yield reply.event(shape.token(step.token))
+                yield event(shape.token(step.token))
                 continue
             stop = plan.stop if step.finish == "stop" else None
-            for chunk in shape.ending(step.token, step.finish, stop, fingerprint=not with_usage):
-                yield reply.event(chunk)
-        if with_usage:
+            fingerprint = not asked.include_usage
+            for chunk in shape.ending(step.token, step.finish, stop, fingerprint=fingerprint):
+                yield event(chunk)
+        if asked.include_usage:
             yield reply.event(shape.usage(reply.usage(prompt, made)))
     except ApiError as error:
         yield reply.event(error.body)

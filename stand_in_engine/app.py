@@ -103,9 +103,7 @@ class Service:
     def _stream(
         self, shape: reply.Chat | reply.Text, plan: answering.Plan, prompt: int, asked: Asked
     ) -> Response:
-        events = answering.streamed(
-            self.engine, shape, plan, prompt, with_usage=asked.include_usage
-        )
+        events = answering.streamed(self.engine, shape, plan, prompt, asked)
         return StreamingResponse(events, media_type="text/event-stream")
 
     @property

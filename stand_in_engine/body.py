@@ -16,6 +16,7 @@ class StreamOptions(BaseModel):
     """`stream_options`."""
 
     include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
 
 
 class Asked(BaseModel):
@@ -42,6 +43,12 @@ class Asked(BaseModel):
     def include_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def usage_in_chunks(self) -> bool:
+        """Whether each chunk of a stream carries the usage so far."""
+        options = self.stream_options
+        return bool(options and options.include_usage and options.continuous_usage_stats)
 
     @property
     def stops(self) -> list[str]:

@@ -1,17 +1,22 @@
-"""Make, list and revoke keys: the operator's side."""
+"""Make, list and revoke keys: the operator's side, each act with its entry in the audit."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from agent_app.access.keys import SCOPES, SHOWN_CHARACTERS, Digester, make_key
+from agent_app.access.keys import COLLECTION_SCOPE, SCOPES, SHOWN_CHARACTERS, Digester, make_key
 from agent_app.access.limits import LIMIT_NAMES
 from agent_app.errors import InvalidRequest, NotFound
+from agent_app.state.audit import Entry, append_now, current_operator
 from agent_app.state.usage import ROWS
+
+NOBODY = UUID(int=0)
+"""The key that the sums of erased keys count under; it opens nothing."""
 
 _DURATION = re.compile(r"([1-9]\d{0,4})([hdw])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -37,58 +42,73 @@ def create_key(
     expires: timedelta | None,
     scopes: list[str],
     limits: dict[str, int | None] | None = None,
+    resident: bool = False,
 ) -> dict[str, Any]:
     """Make a key; its text is in the result and nowhere else.
 
     Raises:
         InvalidRequest: The name is taken by a live key, or a scope does not exist.
     """
-    if unknown := sorted(set(scopes) - set(SCOPES)):
-        raise InvalidRequest(
-            f"unknown scope {', '.join(unknown)}", place="--scope", cure=f"use {', '.join(SCOPES)}"
-        )
+    _check_scopes(scopes)
     key = make_key()
     chosen = limits or {}
+    values = (
+        name,
+        key[:SHOWN_CHARACTERS],
+        digester.digest(key),
+        scopes,
+        datetime.now(UTC) + expires if expires else None,
+        *(chosen.get(name) for name in LIMIT_NAMES),
+        resident,
+    )
     try:
-        row = connection.execute(
-            _INSERT,
-            (
-                name,
-                key[:SHOWN_CHARACTERS],
-                digester.digest(key),
-                scopes,
-                datetime.now(UTC) + expires if expires else None,
-                *(chosen.get(name) for name in LIMIT_NAMES),
-            ),
-        ).fetchone()
+        with connection.transaction():
+            row = connection.execute(_INSERT, values).fetchone()
+            assert row is not None
+            made = {"name": name, "scopes": scopes, "resident": resident}
+            made["expires_at"] = _iso(row[1])
+            _tell(connection, "key.create", row[0], {**made, "limits": chosen})
     except psycopg.errors.UniqueViolation as error:
         raise InvalidRequest(
             f"a live key is named {name!r} already",
             place="--name",
             cure=f"choose another name, or first: agent-app keys revoke {name}",
         ) from error
-    assert row is not None
-    return {"id": row[0], "name": name, "key": key, "scopes": scopes, "expires_at": _iso(row[1])}
+    return {"id": str(row[0]), "key": key, **made}
+
+
+def _check_scopes(scopes: list[str]) -> None:
+    if unknown := sorted(
+        s for s in set(scopes) - set(SCOPES) if not s.startswith(COLLECTION_SCOPE)
+    ):
+        raise InvalidRequest(
+            f"unknown scope {', '.join(unknown)}",
+            place="--scope",
+            cure=f"use {', '.join(SCOPES)}, {COLLECTION_SCOPE}COLLECTION",
+        )
 
 
 _REVOKE = """
 UPDATE app.api_keys SET revoked_at = now()
 WHERE (name = %(name)s OR id::text = %(name)s) AND revoked_at IS NULL
+RETURNING id, name
 """
 _ROTATE = """
 UPDATE app.api_keys SET previous_digest = digest, previous_until = now() + %(overlap)s,
     digest = %(digest)s, prefix = %(prefix)s
 WHERE (name = %(name)s OR id::text = %(name)s) AND revoked_at IS NULL
-RETURNING previous_until
+RETURNING previous_until, id, name
 """
 _LIMIT = """
 UPDATE app.api_keys SET {}
 WHERE (name = %(name)s OR id::text = %(name)s) AND revoked_at IS NULL
+RETURNING id, name
 """
 _INSERT = """
 INSERT INTO app.api_keys (name, prefix, digest, scopes, expires_at, requests_per_minute,
-    tokens_per_minute, concurrent_runs, budget_soft, budget_medium, budget_hard)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id::text, expires_at
+    tokens_per_minute, concurrent_runs, budget_soft, budget_medium, budget_hard, weight,
+    resident)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id, expires_at
 """
 
 
@@ -108,6 +128,8 @@ def parse_limits(words: list[str]) -> dict[str, int | None]:
                 f"names: {', '.join(LIMIT_NAMES)}",
             )
         limits[name] = None if value == "default" else int(value)
+    if limits.get("weight") is not None and not 1 <= (limits["weight"] or 0) <= 1000:
+        raise InvalidRequest("a weight is from 1 to 1000", cure="write weight=2 or weight=default")
     return limits
 
 
@@ -125,8 +147,11 @@ def limit_key(connection: psycopg.Connection, name: str, limits: dict[str, int |
         for limit, value in limits.items()
     )
     statement = sql.SQL(_LIMIT).format(changes)
-    if connection.execute(statement, {"name": name}).rowcount == 0:
-        raise _no_such_key(name)
+    with connection.transaction():
+        row = connection.execute(statement, {"name": name}).fetchone()
+        if row is None:
+            raise _no_such_key(name)
+        _tell(connection, "key.limit", row[0], {"name": row[1], "limits": limits})
 
 
 def rotate_key(
@@ -140,17 +165,18 @@ def rotate_key(
         NotFound: There is none of this name or id.
     """
     key = make_key()
-    row = connection.execute(
-        _ROTATE,
-        {
-            "name": name,
-            "overlap": overlap,
-            "digest": digester.digest(key),
-            "prefix": key[:SHOWN_CHARACTERS],
-        },
-    ).fetchone()
-    if row is None:
-        raise _no_such_key(name)
+    values = {
+        "name": name,
+        "overlap": overlap,
+        "digest": digester.digest(key),
+        "prefix": key[:SHOWN_CHARACTERS],
+    }
+    with connection.transaction():
+        row = connection.execute(_ROTATE, values).fetchone()
+        if row is None:
+            raise _no_such_key(name)
+        details = {"name": row[2], "previous_until": _iso(row[0])}
+        _tell(connection, "key.rotate", row[1], details)
     return {"name": name, "key": key, "previous_until": _iso(row[0])}
 
 
@@ -160,7 +186,9 @@ def list_keys(connection: psycopg.Connection) -> list[dict[str, Any]]:
     rows = cursor.execute(
         "SELECT id::text, name, prefix, scopes, created_at, expires_at, revoked_at, last_used_at,"
         " requests_per_minute, tokens_per_minute, concurrent_runs, budget_soft, budget_medium,"
-        " budget_hard, previous_until FROM app.api_keys ORDER BY created_at"
+        " budget_hard, weight, previous_until, resident FROM app.api_keys WHERE id <> %s"
+        " ORDER BY created_at",
+        (NOBODY,),
     ).fetchall()
     return [
         {name: _iso(value) if isinstance(value, datetime) else value for name, value in row.items()}
@@ -174,9 +202,11 @@ def revoke_key(connection: psycopg.Connection, name: str) -> None:
     Raises:
         NotFound: There is none.
     """
-    cursor = connection.execute(_REVOKE, {"name": name})
-    if cursor.rowcount == 0:
-        raise _no_such_key(name)
+    with connection.transaction():
+        row = connection.execute(_REVOKE, {"name": name}).fetchone()
+        if row is None:
+            raise _no_such_key(name)
+        _tell(connection, "key.revoke", row[0], {"name": row[1]})
 
 
 def list_usage(
@@ -185,6 +215,49 @@ def list_usage(
     """Return a month's usage, of all keys or of those with this name."""
     cursor = connection.cursor(row_factory=dict_row)
     return cursor.execute(ROWS, {"first": first, "key": None, "name": name}).fetchall()
+
+
+def find_key(connection: psycopg.Connection, name: str) -> tuple[UUID, str]:
+    """Return id and name of the key of this name or id, revoked or not.
+
+    Raises:
+        NotFound: There is none.
+        InvalidRequest: Several keys had the name.
+    """
+    rows = connection.execute(
+        "SELECT id, name, revoked_at IS NULL AS live FROM app.api_keys"
+        " WHERE (name = %(name)s OR id::text = %(name)s) AND id <> %(nobody)s",
+        {"name": name, "nobody": NOBODY},
+    ).fetchall()
+    if not rows:
+        raise NotFound(f"no key is named {name!r}", cure="see agent-app keys list --json")
+    if len(rows) > 1:
+        ids = ", ".join(f"{row[0]}{' (live)' if row[2] else ''}" for row in rows)
+        raise InvalidRequest(f"several keys are or were named {name!r}", cure=f"give one of {ids}")
+    return rows[0][0], rows[0][1]
+
+
+def find_key_id(connection: psycopg.Connection, name: str) -> UUID:
+    """Return the id of the key of this name or id; an id need not be there any more.
+
+    Raises:
+        NotFound: There is none of this name.
+        InvalidRequest: Several keys had the name.
+    """
+    try:
+        return find_key(connection, name)[0]
+    except NotFound:
+        try:
+            return UUID(name)
+        except ValueError:
+            pass
+        raise
+
+
+def _tell(connection: psycopg.Connection, kind: str, key_id: UUID, details: dict[str, Any]) -> None:
+    append_now(
+        connection, Entry(kind, key_id, details=details, actor=f"operator {current_operator()}")
+    )
 
 
 def _no_such_key(name: str) -> NotFound:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from agent_app.access.limits import LIMIT_NAMES, KeyLimits
@@ -18,7 +19,8 @@ SHOWN_CHARACTERS = 11
 SECRET_CHARACTERS = 16
 CACHE_SECONDS = 5.0
 CACHE_ENTRIES = 10_000
-SCOPES = ("chat", "admin")
+SCOPES = ("chat", "admin", "approve")
+COLLECTION_SCOPE = "knowledge:"  # and a collection's name; without one a key searches all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,10 @@ class Key:
     scopes: frozenset[str]
     expires_at: datetime | None
     limits: KeyLimits
+    resident: bool = False
+    """Its data stays on our own hosts: no cloud is ever asked for it."""
+    cache_generation: int = 0
+    """Names its cached answers; the next number makes those before it unreachable."""
 
 
 class Digester:
@@ -89,6 +95,18 @@ class Keyring:
             raise _refused()
         return key
 
+    async def find(self, key_id: UUID) -> Key:
+        """Return a key's record by its id: for work that outlives the request that began it.
+
+        Raises:
+            Unauthorized: It is expired or revoked.
+        """
+        async with database_errors(), self._pool.connection() as connection:
+            row = await (await connection.execute(_FIND, {"id": key_id})).fetchone()
+        if row is None:
+            raise _refused()
+        return _key(row)
+
     async def _load(self, digest: str) -> Key:
         self._cache.pop(digest, None)
         async with database_errors(), self._pool.connection() as connection:
@@ -96,8 +114,7 @@ class Keyring:
             row = await cursor.fetchone()
         if row is None or not hmac.compare_digest(row["matched"], digest):
             raise _refused()
-        limits = KeyLimits(**{name: row[name] for name in LIMIT_NAMES})
-        return Key(row["id"], row["name"], _scopes(row["scopes"]), row["until"], limits)
+        return _key(row)
 
 
 # After a rotation the secret before it opens the same key until its overlap ends.
@@ -110,6 +127,24 @@ RETURNING *,
     CASE WHEN digest = %(digest)s THEN expires_at ELSE least(expires_at, previous_until) END
         AS until
 """
+
+_FIND = """
+SELECT *, expires_at AS until FROM app.api_keys
+WHERE id = %(id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+"""
+
+
+def _key(row: dict[str, Any]) -> Key:
+    limits = KeyLimits(**{name: row[name] for name in LIMIT_NAMES})
+    return Key(
+        row["id"],
+        row["name"],
+        _scopes(row["scopes"]),
+        row["until"],
+        limits,
+        row["resident"],
+        row["cache_generation"],
+    )
 
 
 def _scopes(names: Sequence[str]) -> frozenset[str]:

@@ -93,6 +93,8 @@ class KeyLimits:
     """Tokens of a calendar month (UTC), prompt and answer; so are the next two."""
     budget_medium: int | None = None
     budget_hard: int | None = None
+    weight: int | None = None
+    """Share of full engines beside other keys, 1 to 1000."""
 
     def over(self, limits: Limits) -> "KeyLimits":
         """Return these, with the configuration's where there is none."""
@@ -174,12 +176,12 @@ class Gate:
         self._held[grant.lease] = grant
         return grant
 
-    async def leave(self, grant: Grant, *, used: int | None) -> None:
+    async def leave(self, grant: Grant, *, used: int) -> None:
         """Give the run's place back and put its tokens right.
 
         Args:
             grant: What `enter` gave.
-            used: Tokens in the engine's count; None where nobody knows, which refunds nothing.
+            used: Tokens in the engine's count.
         """
         if self._held.pop(grant.lease, None) is None:
             return
@@ -187,7 +189,7 @@ class Gate:
             grant.lease,
             grant.limits.tokens_per_minute or 0,
             grant.tokens,
-            grant.tokens if used is None else used,
+            used,
             grant.taken_at,
         ]
         keys = [_name(grant.key_id, part) for part in ("tokens", "runs")]

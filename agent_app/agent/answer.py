@@ -1,11 +1,12 @@
 """One message of the model, put together from the chunks of its stream."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
-from agent_app.agent.conversation import Message
+from agent_app.agent.conversation import Message, estimate
 from agent_app.agent.engine import Chunk
-from agent_app.agent.events import Usage
+from agent_app.agent.events import NO_USAGE, Usage
 
 TOOL_CALL_ID_LENGTH = 9  # what Mistral's templates insist on; others take any
 
@@ -15,10 +16,13 @@ class Answer:
 
     Args:
         step: Names the message: run and step, so that a replay of the step gives the same name.
+        prompt: What the engine was given; without it an estimate has the answer alone.
     """
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, prompt: Sequence[Message] = ()) -> None:
         self._step = step
+        self._prompt = prompt
+        self._begun = False
         self._text: list[str] = []
         self._calls: dict[int, dict[str, str]] = {}
         self._usage: Usage | None = None
@@ -27,6 +31,7 @@ class Answer:
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next chunk."""
+        self._begun = True
         if chunk.text:
             self._text.append(chunk.text)
         for delta in chunk.tool_calls:
@@ -43,8 +48,10 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """The engine's count, or its chunks where it gave none."""
-        return self._usage or Usage(0, self._chunks)
+        """The engine's latest count; where it gave none, an estimate from prompt and chunks."""
+        if self._usage is not None:
+            return self._usage
+        return Usage(estimate(self._prompt), self._chunks) if self._begun else NO_USAGE
 
     @property
     def message(self) -> Message:

@@ -2,45 +2,72 @@
 
 import hashlib
 import json
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 from agent_app.config import Limits
 from agent_app.errors import BoundExceeded
 
 
+class StepSpent(TypedDict):
+    """What a finished step used, and in which attempt of its run."""
+
+    attempt: int
+    prompt_tokens: int
+    completion_tokens: int
+    engine_seconds: float
+
+
 class Turn(TypedDict):
-    """What one turn has used so far; part of the checkpoint, so a resume keeps counting."""
+    """What one turn has done so far; part of the checkpoint, so a resume keeps counting."""
 
     run_id: str
     steps: int
     tokens: int
+    """Of its finished steps."""
     calls: dict[str, int]
+    spent: NotRequired[list[StepSpent]]
+    """One entry a finished step, of all attempts."""
+    told: NotRequired[dict[str, list[int]]]
+    """Which events told a step: `[attempt, before the first, last]`, by `told_key`."""
 
 
 def begin_turn(run_id: str) -> Turn:
     """Return a turn that has used nothing."""
-    return {"run_id": run_id, "steps": 0, "tokens": 0, "calls": {}}
+    return {"run_id": run_id, "steps": 0, "tokens": 0, "calls": {}, "spent": [], "told": {}}
 
 
-def check_step(turn: Turn, limits: Limits, *, session_tokens: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a turn has used, unfinished steps of interrupted attempts included."""
+
+    tokens: int
+    engine_seconds: float
+    session_tokens: int
+    """Tokens of the thread, this turn's included."""
+
+
+def check_step(turn: Turn, limits: Limits, used: Used) -> None:
     """Refuse another call of the model beyond the bounds.
-
-    Args:
-        turn: What this turn has used.
-        limits: The bounds.
-        session_tokens: Tokens of the thread before this turn.
 
     Raises:
         BoundExceeded: A bound is reached.
     """
     if turn["steps"] >= limits.steps:
         raise BoundExceeded(f"the turn used all of its {limits.steps} steps")
-    if turn["tokens"] >= limits.turn_tokens:
+    if used.tokens >= limits.turn_tokens:
         raise BoundExceeded(f"the turn used all of its {limits.turn_tokens} tokens")
-    if session_tokens + turn["tokens"] >= limits.session_tokens:
+    if used.engine_seconds >= limits.turn_engine_seconds:
+        raise engine_time_is_up(limits)
+    if used.session_tokens >= limits.session_tokens:
         raise BoundExceeded(
             f"the session used all of its {limits.session_tokens} tokens", cure="begin a new thread"
         )
+
+
+def engine_time_is_up(limits: Limits) -> BoundExceeded:
+    """Return the error of a turn that kept engines busy for too long."""
+    return BoundExceeded(f"the turn used all of its {limits.turn_engine_seconds:g} s of engines")
 
 
 def count_calls(turn: Turn, calls: list[tuple[str, str]], limits: Limits) -> dict[str, int]:
@@ -66,5 +93,5 @@ def count_calls(turn: Turn, calls: list[tuple[str, str]], limits: Limits) -> dic
 def _canonical(arguments: str) -> str:
     try:
         return json.dumps(json.loads(arguments), sort_keys=True)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import orjson
 
 from agent_app.agent.events import Usage
+from agent_app.agent.wire import read_lines
 
 CONNECT_SECONDS = 3.0
 WRITE_SECONDS = 15.0
-ERROR_BODY_BYTES = 4096
+ERROR_WORD_CHARACTERS = 80
 OUR_FAULT = frozenset({400, 404, 405, 413, 415, 422})  # retrying cannot help
 
 
@@ -23,6 +26,10 @@ class Chunk:
     tool_calls: tuple[dict[str, Any], ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
+
+
+OPENED = Chunk()
+"""The engine took the request on; from here on it works for us."""
 
 
 class EngineFailure(Exception):
@@ -53,7 +60,12 @@ def engine_timeout(silence_seconds: float) -> httpx2.Timeout:
 
 
 async def stream_completion(
-    client: httpx2.AsyncClient, url: str, body: dict[str, Any], headers: dict[str, str]
+    client: httpx2.AsyncClient,
+    url: str,
+    body: dict[str, Any],
+    headers: dict[str, str],
+    *,
+    path: str = "/v1/chat/completions",
 ) -> AsyncGenerator[Chunk, None]:
     """Stream one chat completion; return only when the engine has truly finished it.
 
@@ -61,29 +73,45 @@ async def stream_completion(
         EngineFailure: Anything else, "abort" and error events inside HTTP 200 included.
     """
     finished = False
+    lines = stream_lines(client, f"{url}{path}", body, headers)
+    async with aclosing(lines):
+        async for line in lines:
+            if not line:
+                yield OPENED
+            if not line.startswith("data:"):
+                continue
+            data = line[5:].strip()
+            if data == "[DONE]":
+                break
+            chunk = _read(data)
+            finished = finished or chunk.finish_reason is not None
+            yield chunk
+    if not finished:
+        raise EngineFailure("cut", "the stream ended without a finish_reason")
+
+
+async def stream_lines(
+    client: httpx2.AsyncClient, url: str, body: dict[str, Any], headers: dict[str, str]
+) -> AsyncGenerator[str, None]:
+    """Yield an empty line once the engine has taken the request on, then those of its answer.
+
+    Raises:
+        EngineFailure: It cannot be reached, refuses, falls silent or cuts the stream.
+    """
     try:
-        async with client.stream(
-            "POST", f"{url}/v1/chat/completions", json=body, headers=headers
-        ) as response:
+        async with client.stream("POST", url, json=body, headers=headers) as response:
             if response.status_code != 200:
                 raise await _refusal(response)
-            async for line in response.aiter_lines():
-                if not line.startswith("data:"):
-                    continue
-                data = line[5:].strip()
-                if data == "[DONE]":
-                    break
-                chunk = _read(data)
-                finished = finished or chunk.finish_reason is not None
-                yield chunk
+            yield ""
+            async for line in read_lines(response):
+                if line:
+                    yield line
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
         raise EngineFailure("connect", str(error), reached=False) from error
     except httpx2.TimeoutException as error:
         raise EngineFailure("silence", type(error).__name__) from error
     except httpx2.HTTPError as error:
         raise EngineFailure("cut", f"{type(error).__name__}: {error}") from error
-    if not finished:
-        raise EngineFailure("cut", "the stream ended without a finish_reason")
 
 
 async def _refusal(response: httpx2.Response) -> EngineFailure:
@@ -91,19 +119,34 @@ async def _refusal(response: httpx2.Response) -> EngineFailure:
     status = response.status_code
     return EngineFailure(
         f"status_{status}",
-        response.text[:ERROR_BODY_BYTES],
+        describe_refusal(response.text),
         reached=status not in {429, 502, 503, 504},
         permanent=status in OUR_FAULT,
     )
 
 
+def describe_refusal(body: str) -> str:
+    """Return what an engine's error says of itself, fit for a log: its type, code and field.
+
+    Its message is left out, because engines quote the request in it; the engine's own log has it,
+    under the same request ID.
+    """
+    try:
+        document = json.loads(body)
+        error = document.get("error") or document
+        words = [f"{name}={error[name]}" for name in ("type", "code", "param") if error.get(name)]
+    except (ValueError, AttributeError, TypeError):
+        return f"{len(body)} characters that are no JSON object"
+    return " ".join(word[:ERROR_WORD_CHARACTERS] for word in words)
+
+
 def _read(data: str) -> Chunk:
     try:
-        event = json.loads(data)
+        event = orjson.loads(data)
         if "error" in event:
             error = event["error"] or {}
             code = error.get("code") if isinstance(error, dict) else None
-            raise EngineFailure("error_event", data[:ERROR_BODY_BYTES], permanent=code in OUR_FAULT)
+            raise EngineFailure("error_event", describe_refusal(data), permanent=code in OUR_FAULT)
         usage = event.get("usage")
         choices = event.get("choices") or [{}]
         delta = choices[0].get("delta") or {}
@@ -119,4 +162,4 @@ def _read(data: str) -> Chunk:
             else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise EngineFailure("garbage", data[:200]) from error
+        raise EngineFailure("garbage", f"{len(data)} characters that are no event") from error

@@ -1,10 +1,14 @@
 """What a run tells whoever listens, in the order it happens."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from agent_app.errors import AgentAppError
 from agent_app.tools.toolbox import Source
+
+WAITS_FOR_APPROVAL = "approval"
+"""`finish_reason` of a run that goes on once a person has decided about a tool call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +17,16 @@ class Token:
 
     text: str
     message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The engines are full; the run waits for its turn."""
+
+    position: int
+    """From 1, among all who wait; newcomers of keys that used less may come before it."""
+    at_most_seconds: float
+    """It waits no longer than that from now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,17 @@ class ToolEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """One of our tools waits for a person to approve the call."""
+
+    id: str
+    name: str
+    arguments: str
+    """As they will be executed."""
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ClientToolCalls:
     """Tool calls for the client to execute, as the engine streamed them."""
 
@@ -55,6 +80,8 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached: bool = False
+    """The answer came from the cache; the tokens are what finding it cost."""
 
     @property
     def total(self) -> int:
@@ -66,6 +93,15 @@ class Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.cached or other.cached,
+        )
+
+    def __sub__(self, part: "Usage") -> "Usage":
+        """Take a part of it away."""
+        return Usage(
+            self.prompt_tokens - part.prompt_tokens,
+            self.completion_tokens - part.completion_tokens,
+            self.cached,
         )
 
 
@@ -91,4 +127,23 @@ class Failed:
     error: AgentAppError
 
 
-Event = Token | Retract | ToolStart | ToolEnd | ClientToolCalls | Usage | Done | Failed
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """An event of the engine's own stream, for a client who speaks the engine's protocol."""
+
+    data: bytes
+
+
+Event = (
+    Queued
+    | Token
+    | Retract
+    | ToolStart
+    | ToolEnd
+    | Approval
+    | ClientToolCalls
+    | Usage
+    | Relayed
+    | Done
+    | Failed
+)

@@ -5,24 +5,78 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import structlog
 from asgi_correlation_id import CorrelationIdMiddleware
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent_app import __version__
-from agent_app.api import chat, health, openai, page, threads, usage
+from agent_app.api import (
+    approvals,
+    chat,
+    errors,
+    health,
+    jobs,
+    openai,
+    page,
+    responses,
+    threads,
+    usage,
+)
 from agent_app.api.lifespan import make_services, read_secrets
 from agent_app.api.middleware import BodyLimit, RequestLog, is_correlation_id
-from agent_app.api.services import current_correlation
 from agent_app.config import Config
-from agent_app.errors import AgentAppError, InvalidRequest
+from agent_app.errors import AgentAppError
 
-log = structlog.get_logger(__name__)
+OPEN_ROUTERS = (health.router, page.router)
+"""Routes that want no key."""
+ROUTERS = (
+    chat.router,
+    openai.router,
+    responses.router,
+    threads.router,
+    approvals.router,
+    jobs.router,
+    usage.router,
+)
 
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+class Api(FastAPI):
+    """FastAPI whose schema says what we answer: a wrong request gets our 400, never its 422."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        document = super().openapi()
+        schemas = document.get("components", {}).get("schemas", {})
+        if schemas.pop("HTTPValidationError", None) is not None:
+            schemas.pop("ValidationError", None)
+            for path in document["paths"].values():
+                for operation in path.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+        return document
+
+
+def make_api(lifespan: Any = None, *, docs: bool = True) -> Api:
+    """Return the application with its routes and errors, without anything behind them."""
+    app = Api(
+        title="Rackhand agent app",
+        version=__version__,
+        summary="Chat with an agent over HTTP, or speak OpenAI's API with it.",
+        lifespan=lifespan,
+        docs_url="/docs" if docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if docs else None,
+    )
+    for router in OPEN_ROUTERS:
+        app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router, responses=errors.ERRORS)
+    app.add_exception_handler(AgentAppError, errors.answer_error)
+    app.add_exception_handler(RequestValidationError, errors.answer_invalid)
+    app.add_exception_handler(HTTPException, errors.answer_http)
+    app.add_exception_handler(Exception, errors.answer_unexpected)
+    return app
 
 
 def create_app(config: Config, *, owner: str) -> FastAPI:
@@ -35,7 +89,7 @@ def create_app(config: Config, *, owner: str) -> FastAPI:
     Raises:
         ConfigError: A credential is missing or unfit.
     """
-    secrets = read_secrets()
+    secrets = read_secrets(config)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -43,22 +97,9 @@ def create_app(config: Config, *, owner: str) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(
-        title="Rackhand agent app",
-        version=__version__,
-        lifespan=lifespan,
-        docs_url="/docs" if config.docs else None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if config.docs else None,
-    )
-    for part in (health, chat, openai, threads, usage, page):
-        app.include_router(part.router)
-    app.add_exception_handler(AgentAppError, _answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(Exception, _answer_unexpected)
+    app = make_api(lifespan, docs=config.docs)
     app.add_middleware(BodyLimit, most=config.limits.body_bytes)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, accept_traceparent=config.telemetry.accept_traceparent)
     app.add_middleware(
         CorrelationIdMiddleware,
         header_name="X-Request-ID",
@@ -66,50 +107,3 @@ def create_app(config: Config, *, owner: str) -> FastAPI:
         validator=is_correlation_id,
     )
     return app
-
-
-def _error_body(code: str, message: str, *, retryable: bool, status: int) -> dict[str, Any]:
-    return {
-        "error": {
-            "code": code,
-            "message": message,
-            "type": "server_error" if status >= 500 else "invalid_request_error",
-            "param": None,
-            "retryable": retryable,
-            "request_id": current_correlation(),
-        }
-    }
-
-
-async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, AgentAppError)
-    if error.status >= 500:
-        log.warning("request_failed", code=error.code, why=str(error))
-    headers = {"Retry-After": "2"} if error.retryable else {}
-    headers |= error.headers
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    body = _error_body(error.code, error.message, retryable=error.retryable, status=error.status)
-    return JSONResponse(body, status_code=error.status, headers=headers)
-
-
-async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    problems = "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-        for problem in error.errors()
-    )
-    return await _answer_error(request, InvalidRequest(problems[:1000]))
-
-
-async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    code = _HTTP_CODES.get(error.status_code, "http_error")
-    body = _error_body(code, str(error.detail), retryable=False, status=error.status_code)
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
-
-
-async def _answer_unexpected(_request: Request, _error: Exception) -> JSONResponse:
-    """Say nothing of the cause: the server logs it."""
-    body = _error_body("internal_error", "internal error", retryable=False, status=500)
-    return JSONResponse(body, status_code=500)

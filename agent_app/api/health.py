@@ -11,7 +11,11 @@ from agent_app.api.services import ServicesNow
 router = APIRouter(tags=["health"])
 
 
-@router.get("/health")
+_READY = {"ready": True, "not_ready": {}, "degraded": {}, "checks": {"database": "ok"}}
+_ALIVE = {"status": "ok"}
+
+
+@router.get("/health", responses={200: {"content": {"application/json": {"example": _ALIVE}}}})
 async def health() -> dict[str, str]:
     """Say that the process lives; nothing else is asked."""
     return {"status": "ok"}
@@ -21,6 +25,7 @@ async def health() -> dict[str, str]:
     "/ready",
     response_class=JSONResponse,
     responses={
+        200: {"content": {"application/json": {"example": _READY}}},
         503: {
             "description": "Something needed is missing.",
             "content": {
@@ -28,7 +33,7 @@ async def health() -> dict[str, str]:
                     "example": {"ready": False, "not_ready": {"database": "…"}, "checks": {}}
                 }
             },
-        }
+        },
     },
 )
 async def ready(services: ServicesNow) -> JSONResponse:

@@ -5,32 +5,74 @@ client's are used and ours stay out. No state is kept, unless `metadata.thread_i
 then the last user message is said there, as by `POST /chat`.
 """
 
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from agent_app.access.keys import Key
-from agent_app.agent.events import ClientToolCalls, Done, Failed, Token, Usage
+from agent_app.agent.cache import Wish
+from agent_app.agent.events import (
+    WAITS_FOR_APPROVAL,
+    Approval,
+    ClientToolCalls,
+    Done,
+    Event,
+    Failed,
+    Queued,
+    Token,
+    Usage,
+)
 from agent_app.agent.run import Run
 from agent_app.agent.runner import Ask
 from agent_app.api.chat import describe_usage
-from agent_app.api.schemas import CompletionRequest
-from agent_app.api.services import ChatKey, FeatureTag, ServicesNow, current_correlation
+from agent_app.api.schemas import EVENTS_SCHEMA, CompletionRequest
+from agent_app.api.services import CacheWish, ChatKey, FeatureTag, ServicesNow, current_correlation
 from agent_app.api.stream import KEEP_ALIVE, QUIET_SECONDS, EventStream, until_client_leaves
-from agent_app.errors import AgentAppError, InvalidRequest
+from agent_app.errors import AgentAppError, ApprovalRequired, InvalidRequest
 
 FIRST_EVENT_SECONDS = 5.0
 """How long a stream's status line waits, so that an early failure gets a status of its own."""
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
+_MODELS = {
+    "object": "list",
+    "data": [{"id": "demo", "object": "model", "created": 0, "owned_by": "rackhand"}],
+}
+_COMPLETION = {
+    "id": "chatcmpl-8c1f2b9e5c1d4a519a0e3d7f4b1c2a60",
+    "object": "chat.completion",
+    "created": 1795263000,
+    "model": "demo",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "On port 8000."},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 310, "completion_tokens": 7, "total_tokens": 317},
+}
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "OpenAI's `chat.completion`, or its chunks as events.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "example": _COMPLETION},
+            "text/event-stream": {
+                "schema": EVENTS_SCHEMA,
+                "example": 'data: {"object":"chat.completion.chunk",…}\n\ndata: [DONE]\n\n',
+            },
+        },
+    }
+}
 
-@router.get("/models")
+
+@router.get("/models", responses={200: {"content": {"application/json": {"example": _MODELS}}}})
 async def models(services: ServicesNow, _key: ChatKey) -> dict[str, Any]:
     """List the models."""
     return {
@@ -42,16 +84,17 @@ async def models(services: ServicesNow, _key: ChatKey) -> dict[str, Any]:
     }
 
 
-@router.post("/chat/completions", response_class=Response)
+@router.post("/chat/completions", responses=_ANSWER, response_class=Response)
 async def complete(
     body: CompletionRequest,
     request: Request,
     services: ServicesNow,
     key: ChatKey,
+    wish: CacheWish,
     feature: FeatureTag = "",
 ) -> Response:
     """Answer as OpenAI's API does."""
-    run = await services.runner.start(_ask(body, key, feature))
+    run = await services.runner.start(_ask(body, key, feature, wish))
     head = {
         "id": f"chatcmpl-{run.run_id.hex}",
         "created": int(time.time()),
@@ -70,12 +113,13 @@ async def complete(
     return EventStream(run, _encode(run, head, usage_wanted=usage_wanted), headers)
 
 
-def _ask(body: CompletionRequest, key: Key, feature: str) -> Ask:
+def _ask(body: CompletionRequest, key: Key, feature: str, wish: Wish) -> Ask:
     messages = [message.model_dump(exclude_none=True) for message in body.messages]
     thread = (body.metadata or {}).get("thread_id")
     common: dict[str, Any] = {
         "key": key,
         "feature": feature,
+        "wish": wish,
         "correlation": current_correlation(),
         "model": body.model,
         "options": body.options(),
@@ -107,26 +151,37 @@ def _last_words(messages: list[dict[str, Any]]) -> str:
 
 async def _encode(run: Run, head: dict[str, Any], *, usage_wanted: bool) -> AsyncIterator[bytes]:
     head = {**head, "object": "chat.completion.chunk"}
-    usage = Usage()
-    yield _chunk(head, {"role": "assistant", "content": ""})
-    async for event in run.events(quiet_seconds=QUIET_SECONDS):
+    usage, waiting = Usage(), list[Approval]()
+
+    def describe(event: Event) -> bytes:  # noqa: PLR0911 - one per kind of event
+        nonlocal usage
         match event:
-            case None:
-                yield KEEP_ALIVE
+            case Queued():
+                return KEEP_ALIVE
             case Token(text, _):
-                yield _chunk(head, {"content": text})
+                return _chunk(head, {"content": text})
             case ClientToolCalls(deltas):
-                yield _chunk(head, {"tool_calls": deltas})
+                return _chunk(head, {"tool_calls": deltas})
             case Usage():
                 usage = event
             case Failed(error):
-                yield _data(describe_openai_error(error))
-                return
+                return _data(describe_openai_error(error))
+            case Approval():
+                waiting.append(event)
+            case Done(finish_reason=reason) if reason == WAITS_FOR_APPROVAL:
+                return _data(describe_openai_error(_needs_approval(run, waiting)))
             case Done():
-                yield _chunk(head, {}, event.finish_reason)
+                last = _chunk(head, {}, event.finish_reason)
                 if usage_wanted:
-                    yield _data({**head, "choices": [], "usage": describe_usage(usage)})
-    yield b"data: [DONE]\n\n"
+                    last += _data({**head, "choices": [], "usage": describe_usage(usage)})
+                return last + b"data: [DONE]\n\n"
+        return b""
+
+    yield _chunk(head, {"role": "assistant", "content": ""})
+    async for news in run.follow(quiet_seconds=QUIET_SECONDS):
+        data = b"".join([describe(numbered.event) for numbered in news])
+        if data or not news:
+            yield data or KEEP_ALIVE
 
 
 def _chunk(head: dict[str, Any], delta: dict[str, Any], reason: str | None = None) -> bytes:
@@ -134,17 +189,21 @@ def _chunk(head: dict[str, Any], delta: dict[str, Any], reason: str | None = Non
 
 
 def _data(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value, separators=(',', ':'), ensure_ascii=False)}\n\n".encode()
+    return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
 async def _collect(run: Run, head: dict[str, Any]) -> dict[str, Any]:
-    usage = Usage()
+    usage, waiting = Usage(), list[Approval]()
     async for event in run.events(quiet_seconds=QUIET_SECONDS):
         match event:
             case Usage():
                 usage = event
             case Failed(error):
                 raise error
+            case Approval():
+                waiting.append(event)
+            case Done(finish_reason=reason) if reason == WAITS_FOR_APPROVAL:
+                raise _needs_approval(run, waiting)
             case Done():
                 message: dict[str, Any] = {"role": "assistant", "content": event.content or None}
                 if event.tool_calls:
@@ -157,6 +216,15 @@ async def _collect(run: Run, head: dict[str, Any]) -> dict[str, Any]:
                     "usage": describe_usage(usage),
                 }
     raise AgentAppError("the run ended without a word")
+
+
+def _needs_approval(run: Run, waiting: list[Approval]) -> ApprovalRequired:
+    """Return what a client of this protocol, which has no word for it, is told."""
+    calls = ", ".join(f"{approval.id} ({approval.name})" for approval in waiting)
+    return ApprovalRequired(
+        f"thread {run.thread_id} waits for a person to approve: {calls}. Decide by POST"
+        f" /threads/{run.thread_id}/approvals/<call>, then send the same message again"
+    )
 
 
 def describe_openai_error(error: AgentAppError) -> dict[str, Any]:

@@ -7,10 +7,47 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MESSAGE_CHARACTERS = 200_000
 
+EVENTS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "One server-sent event; `data` is a JSON document.",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string"},
+    },
+    "required": ["data"],
+}
+"""Of answers in `text/event-stream`."""
+
 Text = Annotated[str, Field(min_length=1, max_length=MESSAGE_CHARACTERS)]
 
 
-class ChatRequest(BaseModel):
+class Body(BaseModel):
+    """A request's body; refuses text that can be neither stored nor sent on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, body: Any) -> Any:
+        waiting = [body]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                waiting += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                waiting += value
+            elif isinstance(value, str) and not _is_storable(value):
+                raise ValueError("no text may hold a NUL or half a surrogate pair")
+        return body
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        return "\0" not in text and (text.isascii() or bool(text.encode()))
+    except UnicodeEncodeError:
+        return False
+
+
+class ChatRequest(Body):
     """Body of `POST /chat`."""
 
     model_config = ConfigDict(
@@ -46,9 +83,56 @@ class ChatRequest(BaseModel):
 class ResumeRequest(BaseModel):
     """Body of `POST /chat/{thread_id}/resume`; may be left out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"stream": True}]})
 
     stream: bool = True
+
+
+class ChatUsage(BaseModel):
+    """Tokens of the run, in the engine's count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatMessage(BaseModel):
+    """The agent's last word."""
+
+    id: str
+    content: str
+
+
+class ChatAnswer(BaseModel):
+    """Answer of `/chat` without `stream`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "thread_id": "6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e",
+                    "run_id": "8c1f2b9e-5c1d-4a51-9a0e-3d7f4b1c2a60",
+                    "message": {"id": "8c1f….0", "content": "On port 8000."},
+                    "finish_reason": "stop",
+                    "resumed": False,
+                    "tools": [],
+                    "usage": {
+                        "prompt_tokens": 310,
+                        "completion_tokens": 7,
+                        "total_tokens": 317,
+                    },
+                }
+            ]
+        }
+    )
+
+    thread_id: UUID
+    run_id: UUID
+    message: ChatMessage
+    finish_reason: str
+    resumed: bool
+    tools: list[dict[str, Any]]
+    usage: ChatUsage
 
 
 class StreamOptions(BaseModel):
@@ -63,10 +147,10 @@ class OpenAIMessage(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Any = None
+    content: str | list[dict[str, Any]] | None = None
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(Body):
     """Body of `POST /v1/chat/completions`; what is not listed here is ignored."""
 
     model_config = ConfigDict(

@@ -19,16 +19,30 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events of a run; whatever ends the response ends the run.
+    """Server-sent events of a run; a client that leaves ends the run, at once or after a grace.
 
     Args:
-        run: Stopped, and waited for, when the client leaves.
+        run: What the client follows.
         body: The bytes to send.
+        headers: More headers.
+        line: Names this connection to the run.
+        grace_seconds: How long the run waits for its client to come back; 0: it is stopped, and
+            waited for.
     """
 
-    def __init__(self, run: Run, body: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        body: AsyncIterator[bytes],
+        headers: dict[str, str],
+        *,
+        line: object | None = None,
+        grace_seconds: float = 0,
+    ) -> None:
         super().__init__(body, headers={**HEADERS, **headers}, media_type="text/event-stream")
         self._run = run
+        self._line = line
+        self._grace = grace_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send until the run or the client ends."""
@@ -39,7 +53,11 @@ class EventStream(StreamingResponse):
             if sending.done():
                 sending.result()
         finally:
-            await _let_go(self._run, sending, leaving)
+            if self._line is not None and self._grace:
+                self._run.leave(self._line, self._grace)
+                await _let_go(None, sending, leaving)
+            else:
+                await _let_go(self._run, sending, leaving, line=self._line)
 
     async def _send(self, send: Send) -> None:
         try:
@@ -80,10 +98,15 @@ async def _client_leaves(receive: Receive) -> None:
         pass
 
 
-async def _let_go(run: Run | None, *tasks: "asyncio.Future[Any]") -> None:
-    """End the response's tasks and the run, even while we are being cancelled ourselves."""
+async def _let_go(
+    run: Run | None, *tasks: "asyncio.Future[Any]", line: object | None = None
+) -> None:
+    """End the response's tasks and the run, even while we are being cancelled ourselves.
+
+    The run stays if its client is back on another line already.
+    """
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    if run is not None:
+    if run is not None and not (line is not None and run.has_other_line(line)):
         await asyncio.shield(asyncio.ensure_future(run.stop()))

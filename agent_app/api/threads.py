@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_app.agent.conversation import INTERRUPTED_CALL, Message
-from agent_app.api.services import ChatKey, ServicesNow
+from agent_app.api.errors import documented
+from agent_app.api.services import ChatKey, ServicesNow, current_correlation
 from agent_app.state.threads import Thread
 
 router = APIRouter(tags=["threads"])
@@ -21,26 +22,13 @@ _EXAMPLE: dict[str, Any] = {
     "updated_at": "2026-11-21T10:00:03Z",
     "tokens": 530,
 }
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {
-        "description": "No such thread of this key.",
-        "content": {
-            "application/json": {
-                "example": {"error": {"code": "not_found", "message": "no such thread"}}
-            }
-        },
-    }
-}
-_BUSY: dict[int | str, dict[str, Any]] = {
-    409: {
-        "description": "A run of the thread is under way.",
-        "content": {
-            "application/json": {
-                "example": {"error": {"code": "thread_busy", "message": "…", "retryable": True}}
-            }
-        },
-    }
-}
+_BUSY = documented(
+    409,
+    "thread_busy",
+    "a run of the thread is under way; stop it first",
+    "A run of the thread is under way.",
+    retryable=True,
+)
 
 
 class ThreadSummary(BaseModel):
@@ -51,7 +39,8 @@ class ThreadSummary(BaseModel):
     id: UUID
     title: str = Field(description="The first message, shortened.")
     status: str = Field(
-        description="Of the last run: running, interrupted (can be resumed), done, failed."
+        description="Of the last run: running, interrupted (can be resumed),"
+        " waiting (for a person to approve a tool call), done, failed."
     )
     created_at: datetime
     updated_at: datetime
@@ -112,6 +101,10 @@ class ThreadWhole(ThreadSummary):
 class Deleted(BaseModel):
     """What a deletion did."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"id": _EXAMPLE["id"], "deleted": True}]}
+    )
+
     id: UUID
     deleted: Literal[True] = True
 
@@ -138,21 +131,21 @@ async def list_threads(
     )
 
 
-@router.get("/threads/{thread_id}", responses=_NOT_FOUND)
+@router.get("/threads/{thread_id}")
 async def read_thread(thread_id: UUID, services: ServicesNow, key: ChatKey) -> ThreadWhole:
     """Return a thread with what was said and what tools did."""
     thread, messages = await services.threads.read(key.id, thread_id)
     return ThreadWhole(**_summary(thread), messages=_shown(messages))
 
 
-@router.delete("/threads/{thread_id}", responses={**_NOT_FOUND, **_BUSY})
+@router.delete("/threads/{thread_id}", responses=_BUSY)
 async def delete_thread(thread_id: UUID, services: ServicesNow, key: ChatKey) -> Deleted:
     """Delete a thread for good, its checkpoints and tool results too; 409 while a run is on."""
-    await services.threads.delete(key.id, thread_id)
+    await services.threads.delete(key.id, thread_id, correlation=current_correlation())
     return Deleted(id=thread_id)
 
 
-@router.post("/threads/{thread_id}/stop", responses=_NOT_FOUND)
+@router.post("/threads/{thread_id}/stop")
 async def stop_thread(thread_id: UUID, services: ServicesNow, key: ChatKey) -> StopAnswer:
     """Stop the thread's run, whichever process has it: at once, or within a third of its lease."""
     return StopAnswer(stopping=await services.runner.stop(thread_id, key.id))

@@ -1,10 +1,20 @@
 """The connection pool, and LangGraph's saver on it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import select
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+)
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
@@ -19,6 +29,10 @@ Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 CONNECT_SECONDS = 5
 POOL_WAIT_SECONDS = 5.0
 STATEMENT_MILLISECONDS = 15_000
+BEGIN_SECONDS = 0.005  # the request to the engine goes out first
+FIRST_RUN = (
+    "__first_run"  # of a thread, in a graph's configuration: nobody need look for a checkpoint
+)
 
 
 def connection_string(database: Database, *, user: str, password: str, options: str = "") -> str:
@@ -53,11 +67,26 @@ def make_pool(database: Database, password: str) -> Pool:
         max_size=database.pool_size,
         timeout=POOL_WAIT_SECONDS,
         open=False,
-        check=AsyncConnectionPool.check_connection,
+        check=check_connection,
         reconnect_timeout=30,
         kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
         connection_class=AsyncConnection[DictRow],
     )
+
+
+async def check_connection(connection: AsyncConnection[DictRow]) -> None:
+    """Make sure a pooled connection still lives, and spare a round trip where nothing says else.
+
+    A server that ended a connection has written so, or closed it: only then is it asked. psycopg's
+    own check asks before every use, which doubles what a turn waits for the database.
+
+    Raises:
+        psycopg.OperationalError: It is dead.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 class PooledSaver(AsyncPostgresSaver):
@@ -65,11 +94,72 @@ class PooledSaver(AsyncPostgresSaver):
 
     Upstream takes `self.lock` around every statement even with a pool, so all runs of a process
     queue behind each other. A semaphore of half the pool leaves the other half to the rest.
+
+    The checkpoint that a run begins with is written while the model is asked: a run that died
+    before it was there begins anew from its message in `app.runs`, where the next message finds it
+    too. Whatever is written or read of the thread next waits for it, and so every effect does. The
+    one that LangGraph makes before, of an input that nothing has taken in yet, is not written.
     """
 
     def __init__(self, pool: Pool, *, parallel: int) -> None:
         super().__init__(pool)
         self.lock = asyncio.Semaphore(parallel)  # type: ignore[assignment]
+        self._starting: set[str] = set()
+        self._begun: dict[str, asyncio.Task[RunnableConfig]] = {}
+
+    async def _let_begin(self, config: RunnableConfig) -> None:
+        if task := self._begun.pop(config["configurable"]["thread_id"], None):
+            await task
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Save a checkpoint; see the class for when."""
+        place = config["configurable"]
+        thread = place["thread_id"]
+        if metadata.get("source") == "input":
+            self._starting.add(thread)
+            return {"configurable": {**place, "checkpoint_id": checkpoint["id"]}}
+        await self._let_begin(config)
+        put = super().aput
+        if thread not in self._starting:
+            return await put(config, checkpoint, metadata, new_versions)
+        self._starting.discard(thread)
+
+        async def put_later() -> RunnableConfig:
+            await asyncio.sleep(BEGIN_SECONDS)
+            return await put(config, checkpoint, metadata, new_versions)
+
+        self._begun[thread] = asyncio.create_task(put_later())
+        return {"configurable": {**place, "checkpoint_id": checkpoint["id"]}}
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Save what stops a step; what it changes is in the checkpoint that follows at once.
+
+        LangGraph keeps changes apart for steps that run side by side, of which one may fail; ours
+        run one after another.
+        """
+        if all(channel in WRITES_IDX_MAP for channel, _ in writes):
+            await self._let_begin(config)
+            await super().aput_writes(config, writes, task_id, task_path)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return a thread's newest checkpoint, or the one that is named; every run begins so."""
+        self._starting.discard(config["configurable"]["thread_id"])
+        if config["configurable"].get(FIRST_RUN):
+            return None
+        await self._let_begin(config)
+        return await super().aget_tuple(config)
 
 
 @asynccontextmanager

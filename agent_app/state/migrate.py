@@ -9,15 +9,19 @@ from pathlib import Path
 import psycopg
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import dict_row
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from agent_app.config import Config, read_secret
 from agent_app.errors import ConfigError, DatabaseUnavailable
+from agent_app.state.audit import Entry, append_now
 from agent_app.state.database import connection_string
+from agent_app.state.vectors import ensure_index
 
 LOCK_KEY = 0x5261636B  # "Rack"; any constant that nothing else in this database uses
 LOCK_WAIT_SECONDS = 300.0
@@ -40,9 +44,14 @@ def migrate(config: Config) -> str:
     )
     try:
         with psycopg.connect(conninfo(), autocommit=True) as guard, _locked(guard):
+            before = _revision(guard)
             _run_alembic(conninfo())
             _set_up_checkpoints(conninfo(options="-c search_path=checkpoints"))
-            row = guard.execute("SELECT version_num FROM app.alembic_version").fetchone()
+            if config.embeddings is not None:
+                ensure_index(guard, config.embeddings.dimensions)
+            after = _revision(guard)
+            if after != before:
+                append_now(guard, Entry("database.migrate", details={"from": before, "to": after}))
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(
             str(error).strip(), place=config.database.host, cure="check database: in the config"
@@ -53,6 +62,14 @@ def migrate(config: Config) -> str:
             place=f"database {config.database.name}",
             cure="run the postgres role: it makes the schemas and gives them to the owner",
         ) from error
+    return after
+
+
+def _revision(connection: psycopg.Connection) -> str:
+    row = connection.execute("SELECT to_regclass('app.alembic_version') IS NOT NULL").fetchone()
+    if not row or not row[0]:
+        return ""
+    row = connection.execute("SELECT version_num FROM app.alembic_version").fetchone()
     return str(row[0]) if row else ""
 
 
@@ -88,10 +105,20 @@ def _run_alembic(conninfo: str) -> None:
     settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     try:
         with engine.connect() as connection:
+            if _is_ahead(connection, settings):
+                return
+            connection.rollback()  # what asking began, or the migrations would be part of it
             settings.attributes["connection"] = connection
             command.upgrade(settings, "head")
     except DBAPIError as error:  # the driver's own error says it better
         raise (error.orig or error) from error
+
+
+def _is_ahead(connection: Connection, settings: AlembicConfig) -> bool:
+    """Whether a later release moved the database on; migrations only add, so this one goes on."""
+    known = {script.revision for script in ScriptDirectory.from_config(settings).walk_revisions()}
+    there = MigrationContext.configure(connection, opts={"version_table_schema": "app"})
+    return bool(set(there.get_current_heads()) - known)
 
 
 def _set_up_checkpoints(conninfo: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -11,7 +12,9 @@ from agent_app.agent.engine import EngineFailure
 from agent_app.agent.pool import EnginePool
 from agent_app.config import Config
 from agent_app.errors import DatabaseUnavailable
+from agent_app.knowledge.semantic import Semantic
 from agent_app.state.database import Pool, database_errors
+from agent_app.tools.assembly import Remote
 
 CHECK_SECONDS = 3.0
 PROBE_SECONDS = 10.0
@@ -64,22 +67,32 @@ class Readiness:
         pool: Pool,
         caches: dict[str, redis.Redis],
         engines: dict[str, EnginePool],
+        servers: Sequence[Remote] = (),
+        *,
+        semantic: Semantic | None = None,
+        may_degrade: Callable[[str], bool] = lambda _model: False,
     ) -> None:
+        self._semantic = semantic
+        self._may_degrade = may_degrade
         self._default = config.default_model
         self._pool = pool
         self._caches = caches
+        self._servers = servers
         every = config.limits.ready_probe_seconds
         self._engines = {
             name: EngineCheck(engine, every_seconds=every) for name, engine in engines.items()
         }
 
     async def check(self) -> list[Finding]:
-        """Ask everything at once."""
-        return await asyncio.gather(
+        """Ask everything at once; MCP servers are watched anyway, so they are not asked."""
+        asked = await asyncio.gather(
             self._check_database(),
             *(self._check_redis(name, client) for name, client in self._caches.items()),
             *(self._check_engine(name) for name in self._engines),
+            *([self._check_semantic(self._semantic)] if self._semantic else ()),
         )
+        servers = [Finding(f"mcp_{s.name}", s.why_down, required=False) for s in self._servers]
+        return [*asked, *servers]
 
     async def _check_database(self) -> Finding:
         try:
@@ -105,4 +118,15 @@ class Readiness:
 
     async def _check_engine(self, name: str) -> Finding:
         why = await self._engines[name].why_not_ready()
-        return Finding(f"engine_{name}", why, required=name == self._default)
+        required = name == self._default and not self._may_degrade(name)
+        return Finding(f"engine_{name}", why, required=required)
+
+    async def _check_semantic(self, semantic: Semantic) -> Finding:
+        """Without it the knowledge base is searched by words alone: worse, but not down."""
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                why = await semantic.why_off()
+        except (TimeoutError, DatabaseUnavailable):
+            why = "its endpoint or the database does not answer"
+        said = f"semantic search is off: {why}; full text serves" if why else ""
+        return Finding("semantic_search", said, required=False)

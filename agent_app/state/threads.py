@@ -11,6 +11,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 from agent_app.agent.conversation import Message
 from agent_app.errors import InvalidRequest, NotFound, ThreadBusy
+from agent_app.state.audit import Entry, append
 from agent_app.state.database import Pool, database_errors
 
 TITLE_CHARACTERS = 80
@@ -103,12 +104,13 @@ class Threads:
             messages = [*messages, said]
         return thread, messages
 
-    async def delete(self, key_id: UUID, thread_id: UUID) -> None:
-        """Delete a thread: messages, runs, results of tools and checkpoints, all or nothing.
+    async def delete(self, key_id: UUID, thread_id: UUID, *, correlation: str = "") -> None:
+        """Delete a thread: messages, runs, jobs, results of tools and checkpoints, all or
+        nothing.
 
         Raises:
             NotFound: The thread is not this key's, or not there.
-            ThreadBusy: A run is under way.
+            ThreadBusy: A run or a job is under way.
         """
         async with (
             database_errors(),
@@ -129,11 +131,19 @@ class Threads:
             )
             if cursor.rowcount:
                 raise ThreadBusy("a run of the thread is under way; stop it first")
+            cursor = await connection.execute(
+                "SELECT FROM app.jobs WHERE thread_id = %s AND status = ANY(%s)",
+                (thread_id, ["queued", "waiting", "running"]),
+            )
+            if cursor.rowcount:
+                raise ThreadBusy("a job of the thread is under way; cancel it first")
+            await connection.execute("DELETE FROM app.jobs WHERE thread_id = %s", (thread_id,))
             await AsyncPostgresSaver(connection).adelete_thread(str(thread_id))
             await connection.execute(
                 "DELETE FROM app.tool_effects WHERE thread_id = %s", (thread_id,)
             )
             await connection.execute("DELETE FROM app.threads WHERE id = %s", (thread_id,))
+            await append(connection, Entry("thread.delete", key_id, thread_id, None, correlation))
 
 
 def _thread(row: dict[str, Any]) -> Thread:

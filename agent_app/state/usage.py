@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
-from agent_app.agent.events import Usage
+from agent_app.agent.events import NO_USAGE, Usage
 from agent_app.errors import InvalidRequest
 from agent_app.state.database import Pool, database_errors
 
@@ -41,6 +41,13 @@ class Spent:
     engine_seconds: float
     """Wall clock of its engine streams; not the GPU's own time, which many streams share."""
     feature: str
+    elsewhere: Usage = NO_USAGE
+    """Of it, what clouds answered and `CloudSpend` has counted under their names."""
+
+    @property
+    def here(self) -> Usage:
+        """What our own engines answered."""
+        return self.usage - self.elsewhere
 
 
 def first_of_month(text: str | None = None) -> date:
@@ -74,8 +81,8 @@ class UsageTable:
                     key_id,
                     model,
                     spent.feature,
-                    spent.usage.prompt_tokens,
-                    spent.usage.completion_tokens,
+                    spent.here.prompt_tokens,
+                    spent.here.completion_tokens,
                     spent.engine_seconds,
                 ),
             )

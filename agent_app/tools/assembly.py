@@ -1,33 +1,62 @@
 """Makes the tools that the configuration names."""
 
-import asyncio
 import contextlib
-import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-import httpx2
-
-from agent_app.config import Config, SqlTool, TicketTool, read_secret
+from agent_app.config import Config, SqlTool, read_secret
+from agent_app.knowledge.search import Knowledge
+from agent_app.state.audit import Audit
 from agent_app.state.database import Pool
-from agent_app.state.knowledge import Knowledge
 from agent_app.state.tickets import Tickets
 from agent_app.tools.knowledge import SearchKnowledge
 from agent_app.tools.sql import QueryDatabase, make_reading_pool
-from agent_app.tools.tickets import Courier, CreateTicket
+from agent_app.tools.tickets import CreateTicket
 from agent_app.tools.toolbox import Tool
 
 
-async def make_tools(config: Config, pool: Pool, stack: contextlib.AsyncExitStack) -> list[Tool]:
+class Remote(Protocol):
+    """A server that tools come from, as readiness sees it."""
+
+    name: str
+    why_down: str
+    """"" while it can be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """All tools, and the MCP servers that some come from."""
+
+    tools: list[Tool]
+    servers: Sequence[Remote]
+
+
+async def make_tools(
+    config: Config,
+    pool: Pool,
+    knowledge: Knowledge,
+    stack: contextlib.AsyncExitStack,
+    audit: Audit,
+) -> Kit:
     """Return the tools; what they hold open is closed with the stack.
 
     Raises:
         ConfigError: A tool's credential is missing.
     """
-    tools: list[Tool] = [SearchKnowledge(Knowledge(pool))]
+    tools: list[Tool] = [SearchKnowledge(knowledge)]
+    servers: Sequence[Remote] = ()
     if config.tools.sql is not None:
         tools.append(await _make_sql(config.tools.sql, stack))
     if config.tools.tickets is not None:
-        tools.append(await _make_tickets(config.tools.tickets, config, pool, stack))
-    return tools
+        webhook = config.tools.tickets.webhook_url is not None
+        tools.append(CreateTicket(Tickets(pool), webhook=webhook))
+    if config.tools.mcp:
+        from agent_app.tools.mcp.start import start_servers  # a second of imports
+
+        servers, theirs = await start_servers(config, stack, audit)
+        tools.extend(theirs)
+    return Kit(tools, servers)
 
 
 async def _make_sql(settings: SqlTool, stack: contextlib.AsyncExitStack) -> QueryDatabase:
@@ -37,26 +66,3 @@ async def _make_sql(settings: SqlTool, stack: contextlib.AsyncExitStack) -> Quer
     tool = QueryDatabase(settings, pool)
     await tool.describe()
     return tool
-
-
-async def _make_tickets(
-    settings: TicketTool, config: Config, pool: Pool, stack: contextlib.AsyncExitStack
-) -> CreateTicket:
-    tickets = Tickets(pool)
-    if settings.webhook_url is not None:
-        secret = read_secret("tools_ticket_webhook_secret")
-        client = await stack.enter_async_context(
-            httpx2.AsyncClient(
-                verify=ssl.create_default_context(cafile=config.tls_ca_file or None),
-                trust_env=False,
-            )
-        )
-        courier = Courier(
-            tickets,
-            client,
-            url=str(settings.webhook_url),
-            secret=secret,
-            attempts=settings.webhook_attempts,
-        )
-        stack.callback(asyncio.create_task(courier.work()).cancel)
-    return CreateTicket(tickets, webhook=settings.webhook_url is not None)

@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from agent_app.config import SqlTool
 from agent_app.state.database import CONNECT_SECONDS, Pool
 from agent_app.tools.sql_policy import Policy, Refused
-from agent_app.tools.toolbox import CallContext, InvalidArguments, Output, ToolUnavailable
+from agent_app.tools.toolbox import CallContext, InvalidArguments, Output, Tool, ToolUnavailable
 
 CONNECTIONS = 4
 POOL_WAIT_SECONDS = 3.0
@@ -77,10 +77,11 @@ def make_reading_pool(settings: SqlTool, password: str) -> Pool:
     )
 
 
-class QueryDatabase:
+class QueryDatabase(Tool):
     """Read-only SQL on named relations."""
 
     name = "query_database"
+    repeatable = True
 
     def __init__(self, settings: SqlTool, pool: Pool) -> None:
         self._settings = settings
@@ -135,7 +136,7 @@ class QueryDatabase:
         try:
             statement = self._policy.check(text)
         except Refused as error:
-            log.info("statement_refused", why=str(error))
+            log.info("statement_refused")  # why is in the tool's result; it quotes the statement
             raise InvalidArguments(str(error)) from error
         if not self._described:
             await self.describe()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ops.cli.options import Drain, DryRun, Inventory, Json, Limit, Ready, Yes
+from ops.cli.output import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,18 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Inventory = Annotated[
-    Path, typer.Option("-i", "--inventory", envvar="OPS_INVENTORY", help="Folder or file.")
-]
-Limit = Annotated[str, typer.Option(help="Only these hosts, comma-separated.")]
 To = Annotated[str, typer.Option("--to", help="Branch (595) or exact version (595.91.07).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
-DrainTimeout = Annotated[
-    float, typer.Option(min=0, help="Seconds that requests under way may take.")
-]
-ReadyTimeout = Annotated[float, typer.Option(min=1, help="Seconds that engines may take.")]
 
 
 @app.command()
@@ -44,7 +35,6 @@ def status(inventory: Inventory, limit: Limit = "", as_json: Json = False) -> No
 
     Example: ops driver status -i inventories/example
     """
-    import json
     from dataclasses import asdict
 
     from rich.console import Console
@@ -56,7 +46,7 @@ def status(inventory: Inventory, limit: Limit = "", as_json: Json = False) -> No
     states = survey(fleet, chosen(fleet, limit))
     if as_json:
         rows = [{**asdict(state), "findings": state.findings} for state in states]
-        typer.echo(json.dumps({"hosts": rows}, indent=2))
+        print_json({"hosts": rows})
     else:
         show_states(Console(highlight=False), states)
     raise typer.Exit(1 if any(state.findings for state in states) else 0)
@@ -79,8 +69,8 @@ def upgrade(
     as_json: Json = False,
     yes: Yes = False,
     dry_run: DryRun = False,
-    drain_timeout: DrainTimeout = 300,
-    ready_timeout: ReadyTimeout = 900,
+    drain_timeout: Drain = 300,
+    ready_timeout: Ready = 900,
 ) -> None:
     """Move hosts to a branch or version, one after the other.
 
@@ -114,8 +104,8 @@ def rollback(
     as_json: Json = False,
     yes: Yes = False,
     dry_run: DryRun = False,
-    drain_timeout: DrainTimeout = 300,
-    ready_timeout: ReadyTimeout = 900,
+    drain_timeout: Drain = 300,
+    ready_timeout: Ready = 900,
 ) -> None:
     """Bring back the exact packages that each host had before.
 
@@ -155,7 +145,6 @@ def _run(
     dry_run: bool,
 ) -> list[HostMove]:
     """Plan, show, ask, do; the moves that were carried out."""
-    import json
     import time
 
     from rich.console import Console
@@ -166,7 +155,7 @@ def _run(
     with Console(stderr=True).status("asking the hosts what apt would do …"):
         moves = moving.plan(fleet, hosts, wanted)
     if as_json:
-        typer.echo(json.dumps({"moves": [m.as_record() for m in moves]}, indent=2))
+        print_json({"moves": [m.as_record() for m in moves]})
     else:
         show_plan(console, moves)
     if dry_run:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ops.cli.options import Json
+from ops.cli.output import print_json
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -43,7 +46,7 @@ def fit(
         Path | None,
         typer.Option("-i", "--inventory", envvar="OPS_INVENTORY", help="Folder or file."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell whether a model fits GPUs under vLLM, with which flags, and what to change.
 
@@ -67,14 +70,13 @@ def fit(
 
 def judge(question: Question, as_json: bool) -> int:
     """Answer one question; returns the exit status."""
-    import json
 
     from rich.console import Console
 
     from ops.fit.answer import describe
 
     if as_json:
-        typer.echo(json.dumps(describe(question), indent=2))
+        print_json(describe(question))
     else:
         explain(question, Console(highlight=False, soft_wrap=True))
     return 0 if question.verdict.fits else 1
@@ -126,7 +128,6 @@ def parts(question: Question) -> Table:
 
 def compare_cards(source: Source, wishes: Wishes, as_json: bool) -> int:
     """Show which of the usual cards hold a model, and how many of each it takes."""
-    import json
 
     from rich.console import Console
     from rich.table import Table
@@ -137,7 +138,7 @@ def compare_cards(source: Source, wishes: Wishes, as_json: bool) -> int:
     questions = [fewest(source, card, wishes) for card in usual_cards()]
     fitting = [question for question in questions if question.verdict.fits]
     if as_json:
-        typer.echo(json.dumps({"cards": [describe(question) for question in questions]}, indent=2))
+        print_json({"cards": [describe(question) for question in questions]})
         return 0 if fitting else 1
     drawn = Table(box=None, pad_edge=False)
     for heading in ("card", "GPUs", "per GPU", "of", "requests", "longest context"):
@@ -180,7 +181,6 @@ def fewest(source: Source, card: Card, wishes: Wishes) -> Question:
 
 def judge_inventory(inventory: Path | None, gpu: str, as_json: bool) -> int:
     """Judge the models of an inventory; returns the exit status."""
-    import json
 
     from rich.console import Console
 
@@ -207,7 +207,7 @@ def judge_inventory(inventory: Path | None, gpu: str, as_json: bool) -> int:
             }
             for one in placed
         ]
-        typer.echo(json.dumps({"models": rows}, indent=2))
+        print_json({"models": rows})
     else:
         console = Console(highlight=False, soft_wrap=True)
         for one in placed:

@@ -19,15 +19,36 @@ class Entry(NamedTuple):
     """A command or group of `ops`, named without importing it."""
 
     module: str
+    """`module`, whose `app` it is, or `module:name`."""
     help: str
     hidden: bool = False
+
+    def load(self) -> typer.Typer:
+        """Import the command."""
+        module, _, attribute = self.module.partition(":")
+        found: typer.Typer = getattr(import_module(module), attribute or "app")
+        return found
 
 
 COMMANDS = {
     "provision": Entry("ops.cli.provision", "Bring the hosts of an inventory to what it says."),
     "verify": Entry("ops.cli.verify", "Prove that the hosts are what the inventory says."),
-    "status": Entry("ops.cli.status", "Show hosts, models, slots and units."),
+    "status": Entry("ops.cli.status", "Show hosts, models, slots, GPUs and units."),
+    "top": Entry("ops.cli.top", "The same live, with requests, tokens and errors per second."),
+    "model": Entry("ops.cli.model", "Stage, upgrade, roll back and prune models."),
+    "app": Entry("ops.cli.app", "Deploy the agent app and take it back."),
+    "restart": Entry("ops.cli.restart", "Restart engines, the app or hosts, a few at a time."),
+    "eval": Entry("ops.cli.eval", "Ask a served model a suite of questions and judge it."),
+    "history": Entry("ops.cli.operations:history_app", "List operations on the fleet."),
+    "show": Entry("ops.cli.operations:show_app", "Tell one operation step by step."),
+    "resume": Entry("ops.cli.operations:resume_app", "Go on with an unfinished operation."),
+    "abort": Entry("ops.cli.operations:abort_app", "Bring back what an unfinished one changed."),
     "driver": Entry("ops.cli.driver", "Show and move the hosts' GPU drivers."),
+    "gpu-exporter": Entry("ops.cli.gpu_exporter", "Serve metrics of this machine's GPUs."),
+    "keys": Entry("ops.cli.keys", "Make, limit, rotate, revoke and erase API keys."),
+    "usage": Entry("ops.cli.usage", "Show what keys used: requests, tokens, engine seconds."),
+    "kb": Entry("ops.cli.kb", "Fill and search the agent's knowledge base."),
+    "audit": Entry("ops.cli.audit", "Export and verify the agent's audit."),
     "fit": Entry("ops.cli.fit", "Tell whether a model fits GPUs, and with which flags."),
     "mirror": Entry("ops.cli.mirror", "Copy what a closed site's GPU hosts need."),
     "lab": Entry("ops.cli.lab", "Boot and end a rehearsal fleet on this machine."),
@@ -49,7 +70,7 @@ class LazyGroup(TyperGroup):
         """Import the command that the arguments name."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
-            command = typer.main.get_command(import_module(COMMANDS[name].module).app)
+            command = typer.main.get_command(COMMANDS[name].load())
             command.name = name
         return name, command, rest
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ops.cli.options import Inventory
+
 app = typer.Typer(
     help="A closed site's package mirror: list what its GPU hosts need, copy it, check the copy.",
     no_args_is_help=True,
@@ -18,9 +20,7 @@ Folder = Annotated[Path, typer.Argument(help="The copy; serve it by any web serv
 
 @app.command()
 def manifest(
-    inventory: Annotated[
-        Path, typer.Option("-i", "--inventory", envvar="OPS_INVENTORY", help="Folder or file.")
-    ],
+    inventory: Inventory,
     output: Annotated[Path, typer.Option("-o", "--output", help="The manifest's file.")] = Path(
         "manifest.json"
     ),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ops.cli.options import Inventory
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def provision(
-    inventory: Annotated[
-        Path, typer.Option("-i", "--inventory", envvar="OPS_INVENTORY", help="Folder or file.")
-    ],
+    inventory: Inventory,
     check: Annotated[bool, typer.Option("--check", help="Change nothing; say what would.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show the lines that change.")] = False,
     tags: Annotated[str, typer.Option(help="Only these roles or layers: engine,edge")] = "",

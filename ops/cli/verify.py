@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ops.cli.options import Inventory, Json
+from ops.cli.output import print_json
+
 if TYPE_CHECKING:
     from ops.verify import Report
 
@@ -15,14 +18,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def verify(
-    inventory: Annotated[
-        Path, typer.Option("-i", "--inventory", envvar="OPS_INVENTORY", help="Folder or file.")
-    ],
+    inventory: Inventory,
     parts: Annotated[
         list[str] | None, typer.Argument(help="Only these: redis edge ... Default: all.")
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
     ca_file: Annotated[
         Path | None, typer.Option(help="Roots of your own authority, for the edge's certificate.")
     ] = None,
@@ -33,7 +34,6 @@ def verify(
 
     Example: ops verify -i inventories/example redis edge
     """
-    import json
 
     from rich.console import Console
 
@@ -52,7 +52,7 @@ def verify(
             seen=lambda result: status.update(f"{result.host}  {result.part}: {result.check}"),
         )
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2))
+        print_json(report.as_dict())
     else:
         print_report(report)
     raise typer.Exit(0 if report.passed else 1)

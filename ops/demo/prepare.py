@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
-from uuid import uuid4
 
+from ops.agent.command import ingest_from_input
+from ops.agent.folder import find_documents, pack
+from ops.agent.host import ask
 from ops.fleet import Fleet
 from ops.lab.demo_model import KNOWLEDGE
 from ops.lab.paths import write_atomically
@@ -37,20 +37,6 @@ def ensure_key(fleet: Fleet, path: Path, *, renew: bool = False) -> str:
 
 def ingest_knowledge(fleet: Fleet) -> int:
     """Hand the demo's documents to the app; it passes over what it has. Returns their number."""
-    documents = sorted(KNOWLEDGE.glob("*.md"))
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for document in documents:
-            archive.add(document, arcname=document.name)
-    host = fleet.first("agent")
-    sent = f"/tmp/rackhand-{uuid4().hex}.tar.gz"  # noqa: S108 - a name that no one can foresee
-    command = (
-        f"set -e; folder=$(mktemp -d); trap 'rm -rf \"$folder\" {sent}' EXIT; "
-        f'chmod 755 "$folder"; tar -xzf {sent} -C "$folder" --no-same-owner; '
-        'agent-app knowledge ingest "$folder"'
-    )
-    packed.seek(0)
-    with connect(fleet, host) as connection:
-        connection.put(packed, sent)
-        run(connection, host, command)
+    documents = find_documents(KNOWLEDGE)
+    ask(fleet, ingest_from_input({}), source=lambda: pack(documents))
     return len(documents)

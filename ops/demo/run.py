@@ -15,8 +15,8 @@ from ops.demo.chat import Chat, KeyRefusedError
 from ops.demo.prepare import ensure_key, ingest_knowledge
 from ops.errors import OpsError
 from ops.fleet import Fleet, load
-from ops.fleet.live import survey
 from ops.lab.paths import LabPaths, write_atomically
+from ops.live.watch import survey
 from ops.playbook.provision import provision
 from ops.verify.trust import lab_root
 
@@ -132,7 +132,7 @@ def epilogue(
 ) -> None:
     """Say what runs where, how long each part took, and what to try next."""
     console.print("\n== What runs where", style="bold")
-    for state in survey(fleet):
+    for state in survey(fleet).hosts:
         console.print(f"{state.host} ({state.address}): {', '.join(sorted(state.units))}")
     console.print("\n== How long it took", style="bold")
     times = Table(box=None, pad_edge=False, show_header=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ def read(path: Path) -> Any:
 
 def set_values(path: Path, values: Mapping[str, Any]) -> bool:
     """Set keys of a YAML file in place; whether that changed it."""
+    return edit(path, lambda content: content.update(values))
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> bool:
+    """Change a YAML file's content in place; whether that changed it."""
+    import json
     from io import StringIO
 
     from ruamel.yaml import YAML
@@ -86,9 +92,10 @@ def set_values(path: Path, values: Mapping[str, Any]) -> bool:
     start = HEAD.match(before)
     head = start[0] if start else ""
     content = yaml.load(before[len(head) :]) or {}
-    if all(content.get(name) == value for name, value in values.items()):
+    was = json.dumps(content, default=str)
+    change(content)
+    if json.dumps(content, default=str) == was:
         return False
-    content.update(values)
     out = StringIO()
     yaml.dump(content, out)
     write_atomically(path, head + out.getvalue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 from ops.errors import OpsError
@@ -127,15 +128,22 @@ def ensure_keys(plan: LabPlan) -> None:
     folder = plan.paths.private_key.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in [plan.paths.private_key, *(host_key_path(plan, host) for host in plan.hosts)]:
-        if not path.with_suffix(".pub").exists():  # written after the private half
-            path.unlink(missing_ok=True)
-            comment = f"rackhand lab {plan.name}"
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
+        if not path.with_suffix(".pub").exists():  # takes its name after the private half
+            _make_key(path, f"rackhand lab {plan.name}")
     known = ""
     for host in plan.hosts:
         kind, key, *_ = host_key_path(plan, host).with_suffix(".pub").read_text().split()
         known += f"{host},{plan.address(host)} {kind} {key}\n"
     write_atomically(plan.paths.known_hosts, known)
+
+
+def _make_key(path: Path, comment: str) -> None:
+    """Make a pair of keys where no `ssh-keygen` that outlives a killed command writes."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", made])
+        made.rename(path)
+        made.with_suffix(".pub").rename(path.with_suffix(".pub"))
 
 
 def forget_host(paths: HostPaths) -> None:

@@ -85,6 +85,10 @@ def variables(plan: LabPlan, model: Path) -> dict[str, Any]:
         "preflight_root_disk_gb": 2,
         "agent_app_find_links": [wheelhouse.HOME],
         "agent_app_offline": True,
+        "gpu_exporter_find_links": [wheelhouse.HOME],
+        "gpu_exporter_offline": True,
+        # As the demo model learned them: examples.py of its trainer.
+        "agent_app_knowledge": {"passage_characters": 400, "overlap_characters": 0, "results": 3},
         "certbot_email": f"operator@{DOMAIN}",
         "certbot_acme_directory_url": f"https://{ACME_NAME}:{outside.ACME_PORT}/dir",
         "certbot_acme_ca_file": str(plan.paths.authority / outside.CA_FILE),

@@ -1,8 +1,9 @@
 """Bring a lab to its wanted state, whatever an earlier command left behind.
 
 `up` and `down` look at what really exists, by names that follow from the plan, so a command that
-was killed at any instant is healed by the next one. Order matters twice: a plan is written before
-the first thing it names is made, and removed after the last one is gone.
+was killed at any instant is healed by the next one. Order matters: a plan is written before the
+first thing it names is made, and removed after the last one is gone; a host's SSH identity is made
+before the host and removed after it.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ def down(name: str, say: Say) -> bool:
         network.remove_network(plan)
         say("removing its files")
         discard_tree(paths.inventory)
+        discard_tree(paths.hosts)  # before their SSH identities, which `up` makes anew if missing
         for child in [path for path in paths.root.iterdir() if path.is_dir()]:
             discard_tree(child)
         paths.wanted.unlink()

@@ -53,6 +53,7 @@ class Supervisor:
         while not self.stopping:
             started = time.monotonic()
             self.guest.remove()  # the guest outlives its container's own process
+            self._remove_link()
             join_guest = self.guest.joiner()
             self.config = self._read_config()  # a reboot takes what `up` changed meanwhile
             self.container = subprocess.Popen(
@@ -91,6 +92,14 @@ class Supervisor:
         until = time.monotonic() + MOUNT_PATIENCE
         while run(command, check=time.monotonic() > until).returncode != 0:
             time.sleep(0.1)
+
+    def _remove_link(self) -> None:
+        """Pull the cable of the boot before.
+
+        It outlives a host whose network was down when the power went: sockets that wait for an
+        acknowledgement keep the network namespace for minutes, and nspawn refuses its name.
+        """
+        run(["ip", "link", "delete", "dev", f"vb-{self.config['machine']}"], check=False)
 
     def _nspawn(self) -> list[str]:
         binds = [bind_option(theirs, ours) for theirs, ours in self.config["binds"].items()]

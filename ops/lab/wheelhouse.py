@@ -1,4 +1,4 @@
-"""A folder of wheels for the agent app, so that hosts install it as an air-gapped site would."""
+"""A folder of wheels for our services, so that hosts install it as an air-gapped site would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from ops.lab.locks import locked
 from ops.lab.paths import CACHE, REPOSITORY
 
 HOME = "/srv/wheelhouse"
-LOCKS = ("agent_app/requirements.lock", "stand_in_engine/requirements.lock")
+LOCKS = (
+    "agent_app/requirements.lock",
+    "ops/gpu_exporter/requirements.lock",
+    "stand_in_engine/requirements.lock",
+)
 DEV_LOCK = REPOSITORY / "requirements/dev.lock"
 DOWNLOAD = """\
 set -eu
@@ -47,7 +51,7 @@ def ensure(image: Image, say: Callable[[str], None] = lambda _: None) -> Path:
     if not made.exists():
         with locked(made.with_name(f".{made.name}.lock")):
             if not made.exists():
-                say("downloading the agent app's wheels")
+                say("downloading the wheels of our services")
                 _download(image, locks, made)
     return made
 

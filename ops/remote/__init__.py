@@ -1,6 +1,8 @@
 """Commands on hosts, over SSH, with the inventory's own connection settings."""
 
 from ops.remote.connection import connect, run
+from ops.remote.line import Line
+from ops.remote.pipe import pipe
 from ops.remote.ssh_config import ssh_config
 
-__all__ = ["connect", "run", "ssh_config"]
+__all__ = ["Line", "connect", "pipe", "run", "ssh_config"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from shlex import quote
 
@@ -15,6 +16,9 @@ from ops.fleet.model import Fleet, Host
 from ops.remote.ssh_config import ssh_config
 
 CONNECT_SECONDS = 10
+KEEPALIVE_SECONDS = 15
+SILENCE_SECONDS = 30
+"""A host that lost its power says nothing: what waits on it ends after that."""
 
 
 def connect(fleet: Fleet, host: Host) -> Connection:
@@ -36,6 +40,23 @@ def connect(fleet: Fleet, host: Host) -> Connection:
     return connection
 
 
+def open_line(connection: Connection) -> None:
+    """Open a connection unless it is open; it breaks by itself where its host falls silent.
+
+    Raises:
+        SSHException, OSError: The host is not to be had.
+    """
+    if connection.is_connected:
+        return
+    connection.open()
+    transport = connection.transport
+    transport.set_keepalive(KEEPALIVE_SECONDS)
+    # Through a jump host it is a channel, and the line there is ssh's own matter.
+    if isinstance(transport.sock, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = SILENCE_SECONDS * 1000
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
 def run(connection: Connection, host: Host, command: str) -> str:
     """Run a shell command as root and return its standard output.
 
@@ -45,13 +66,20 @@ def run(connection: Connection, host: Host, command: str) -> str:
         command: for the host's shell; quote what is not yours.
 
     Raises:
-        RemoteError: no connection, or an exit status other than 0.
+        RemoteError: no connection, one that broke, or an exit status other than 0.
     """
     if host.become and host.user != "root":
         command = f"sudo -n sh -c {quote(command)}"
     try:
+        open_line(connection)
         result = connection.run(command, hide=True, in_stream=False)
     except UnexpectedExit as error:
+        if error.result.exited < 0:
+            raise RemoteError(
+                f"the connection to {host.name} ended before the command did",
+                place=f"{host.name}: {command[:200]}",
+                cure="look whether the host is up, and run it again",
+            ) from error
         output = (error.result.stderr or error.result.stdout).strip()
         raise RemoteError(
             f"a command on {host.name} failed with status {error.result.exited}: {output[-2000:]}",
@@ -59,9 +87,14 @@ def run(connection: Connection, host: Host, command: str) -> str:
             cure=f"run it there by hand: ssh {host.address}",
         ) from error
     except (SSHException, OSError) as error:
-        raise RemoteError(
-            f"{host.name} cannot be reached over SSH: {error}",
-            place=f"{host.user or 'you'}@{host.address}:{host.port}",
-            cure="check that it is up, that your key is in its authorized_keys, and its host key",
-        ) from error
+        raise unreachable(host, error) from error
     return str(result.stdout)
+
+
+def unreachable(host: Host, error: Exception) -> RemoteError:
+    """Return what to say of a host that no connection leads to."""
+    return RemoteError(
+        f"{host.name} cannot be reached over SSH: {str(error) or type(error).__name__}",
+        place=f"{host.user or 'you'}@{host.address}:{host.port}",
+        cure="check that it is up, that your key is in its authorized_keys, and its host key",
+    )

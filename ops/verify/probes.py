@@ -20,9 +20,9 @@ opener = urllib.request.build_opener(
     urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
 try:
     with opener.open(request, timeout=ask["seconds"]) as response:
-        print(json.dumps([response.status, response.read(20000).decode(errors="replace")]))
+        print(json.dumps([response.status, response.read(ask["most"]).decode(errors="replace")]))
 except urllib.error.HTTPError as error:
-    print(json.dumps([error.code, error.read(20000).decode(errors="replace")]))
+    print(json.dumps([error.code, error.read(ask["most"]).decode(errors="replace")]))
 except OSError as error:
     print(json.dumps([0, str(error)]))
 """
@@ -88,7 +88,13 @@ def assert_access(host: Connection, path: str, owner: str, group: str, mode: int
 
 
 def http(
-    host: Connection, url: str, *, body: Any = None, ca: str = "", seconds: int = 30
+    host: Connection,
+    url: str,
+    *,
+    body: Any = None,
+    ca: str = "",
+    seconds: int = 30,
+    most_bytes: int = 20_000,
 ) -> tuple[int, str]:
     """Ask a URL from the host itself.
 
@@ -98,11 +104,12 @@ def http(
         body: sent as JSON by POST.
         ca: path on the host of the roots to trust.
         seconds: how long to wait.
+        most_bytes: of an answer; the rest is not read.
 
     Returns:
         Status and body; status 0 and the reason where there was no answer.
     """
-    ask = json.dumps({"url": url, "body": body, "ca": ca, "seconds": seconds})
+    ask = json.dumps({"url": url, "body": body, "ca": ca, "seconds": seconds, "most": most_bytes})
     result = host.run("python3 -c %s %s", HTTP_PROBE, ask)
     assert result.rc == 0, f"no answer from {url}: {result.stderr.strip()[-500:]}"
     status, text = json.loads(result.stdout)

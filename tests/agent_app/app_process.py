@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -73,7 +74,8 @@ class AppProcess:
         credentials.mkdir(exist_ok=True)
         for name in ("database_password", "database_owner_password", "redis_password"):
             (credentials / name).write_text(PASSWORD)
-        (credentials / "key_secret").write_text("0123456789abcdef0123456789abcdef\n")
+        for name in ("key_secret", "audit_secret"):
+            (credentials / name).write_text("0123456789abcdef0123456789abcdef\n")
         self.environment = {
             **os.environ,
             "AGENT_APP_CREDENTIALS_DIR": str(credentials),
@@ -89,13 +91,13 @@ class AppProcess:
         return subprocess.Popen(
             [sys.executable, "-m", "agent_app", *arguments, "--config", str(self.config)],
             env=self.environment, cwd=self.folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def run(self, *arguments: str) -> str:
         process = self.command(*arguments)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
+        assert process.returncode == 0, out + err
         return out.strip()
 
     async def start(self) -> None:
@@ -115,8 +117,22 @@ class AppProcess:
         pytest.fail(f"the app did not start:\n{self.log()[-5000:]}")
 
     def log(self) -> str:
+        """What was logged until now; a thread of the app's writes it, a moment after."""
         path = self.folder / "log"
-        return path.read_text() if path.exists() else ""
+        text, before = path.read_text() if path.exists() else "", None
+        while text != before:
+            time.sleep(0.05)
+            before, text = text, path.read_text() if path.exists() else ""
+        return text
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log, which must be JSON to the last line."""
+        return [json.loads(line) for line in self.log().splitlines()]
+
+    async def metrics(self) -> str:
+        """The page of the metrics port."""
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text
 
     async def kill(self) -> None:
         assert self.process is not None
@@ -135,11 +151,17 @@ class AppProcess:
 
     @contextlib.asynccontextmanager
     async def streaming(
-        self, body: dict[str, Any], path: str = "/chat"
+        self, body: dict[str, Any], path: str = "/chat", *, after: Heard | None = None
     ) -> AsyncIterator[tuple[Heard, AsyncIterator[str]]]:
-        """Open a stream; iterate the second value to hear the next event's name."""
-        heard = Heard()
-        async with self.client.stream("POST", path, json=body, headers=self.headers()) as response:
+        """Open a stream; iterate the second value to hear the next event's name.
+
+        With `after` go on, by Last-Event-ID, where that broke.
+        """
+        heard = after or Heard()
+        headers = self.headers()
+        if after is not None and after.ids:
+            headers["Last-Event-ID"] = after.ids[-1]
+        async with self.client.stream("POST", path, json=body, headers=headers) as response:
             if response.status_code != 200:
                 await response.aread()
                 pytest.fail(f"{response.status_code}: {response.text}\n{self.log()[-3000:]}")
@@ -157,12 +179,15 @@ class AppProcess:
 
 
 async def _listen(response: httpx2.Response, heard: Heard) -> AsyncIterator[str]:
-    name = ""
+    name = id = ""
     async for line in response.aiter_lines():
         if line.startswith("id: "):
-            heard.ids.append(line[4:])
+            id = line[4:]
         elif line.startswith("event: "):
             name = line[7:]
         elif line.startswith("data: "):
             heard.events.append((name, json.loads(line[6:])))
+            if id:
+                heard.ids.append(id)
+            id = ""
             yield name

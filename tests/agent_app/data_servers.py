@@ -45,13 +45,18 @@ def wait_until(holds: Callable[[], bool], *, seconds: float, what: str) -> None:
 
 
 class Postgres:
-    """One cluster; `stop` and `start` may be called again."""
+    """One cluster; `stop` and `start` may be called again.
 
-    def __init__(self, folder: Path) -> None:
-        binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-        if not binaries:
+    Args:
+        folder: Where it lives.
+        binaries: Which PostgreSQL; by default the newest of this machine.
+    """
+
+    def __init__(self, folder: Path, binaries: Path | None = None) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+        if not found and binaries is None:
             pytest.fail("PostgreSQL is missing. Cure: apt-get install postgresql")
-        self._binaries = binaries[0]
+        self._binaries = binaries or found[0]
         self._folder = folder
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,6 +96,12 @@ class Postgres:
     def stop(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
+        self._process.wait(20)
+
+    def crash(self) -> None:
+        """End it without a checkpoint or a goodbye: its next start recovers from the log."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
         self._process.wait(20)
 
     def admin(self, database: str) -> "psycopg.Connection[tuple[object, ...]]":

@@ -30,8 +30,16 @@ class Hold:
 class Status:
     """Answer with this HTTP status instead."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, message: str = "secret detail") -> None:
         self.status = status
+        self.message = message
+
+
+class Pause:
+    """A rest of so many seconds, as an engine takes between tokens."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
 
 def chunk(delta: dict[str, Any] | None = None, reason: str | None = None) -> dict[str, Any]:
@@ -47,6 +55,50 @@ def call_tool(query: str, *, name: str = "search_knowledge") -> list[Step]:
     # The same id every time: the app must not rely on the engine's ids.
     delta = {"tool_calls": [{"index": 0, "id": "call_0", "function": function}]}
     return [chunk(delta), chunk(reason="tool_calls"), USAGE]
+
+
+def call_tools(*calls: tuple[str, Any]) -> list[Step]:
+    """Call tools by name, with arguments as a value or, to be as odd as one likes, as a text."""
+    deltas = [
+        {
+            "index": index,
+            "id": f"call_{index}",
+            "function": {
+                "name": name,
+                "arguments": given if isinstance(given, str) else json.dumps(given),
+            },
+        }
+        for index, (name, given) in enumerate(calls)
+    ]
+    return [chunk({"tool_calls": deltas}), chunk(reason="tool_calls"), USAGE]
+
+
+def counted(
+    delta: dict[str, Any] | None = None, reason: str | None = None, *, prompt: int, made: int
+) -> dict[str, Any]:
+    """A chunk with the usage so far, as vLLM sends it where it is asked to."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": made}
+    return {**chunk(delta, reason), "usage": usage}
+
+
+def respond(*words: str, end: str = "completed") -> list[Step]:
+    """An answer of `/v1/responses`, as vLLM streams it: 20 tokens of prompt, one a word."""
+    text = {"type": "output_text", "text": "".join(words), "annotations": []}
+    message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+    head = {"id": "resp_1", "object": "response", "created_at": 1, "model": "demo", "tools": [],
+            "tool_choice": "auto", "parallel_tool_calls": True}  # fmt: skip
+    count = len(words)
+    usage = {"input_tokens": 20, "output_tokens": count, "total_tokens": 20 + count,
+             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+             "output_tokens_details": {"reasoning_tokens": 0}}  # fmt: skip
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
+    events: list[Step] = [
+        {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}}
+    ]
+    events += [{"type": "response.output_text.delta", "delta": w, **place} for w in words]
+    whole = {**head, "status": end, "output": [{**message, "content": [text]}], "usage": usage}
+    events.append({"type": f"response.{end}", "response": whole})
+    return [{**event, "sequence_number": n} for n, event in enumerate(events)]
 
 
 USAGE = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
@@ -65,21 +117,36 @@ class ScriptedEngine:
         self.default: Script = lambda _body: say("ok")
         self.requests: list[dict[str, Any]] = []
         self.request_ids: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.in_flight = 0
         self.probes = 0
         self.url = ""
         self._app = Starlette(
-            routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])]
+            routes=[
+                Route("/v1/chat/completions", self._complete, methods=["POST"]),
+                Route("/v1/responses", self._respond, methods=["POST"]),
+            ]
         )
 
     async def _complete(self, request: Request) -> Response:
         body = await request.json()
-        if body["max_tokens"] == 1 and body["messages"][-1]["content"] == "ping":
+        if body["max_tokens"] == 1 and body["messages"][-1].get("content") == "ping":
             self.probes += 1
             return StreamingResponse(self._play(say("p")), media_type="text/event-stream")
         self.requests.append(body)
         self.request_ids.append(request.headers["x-request-id"])
+        self.headers.append(dict(request.headers))
         steps = self.queue.pop(0) if self.queue else self.default(body)
+        if steps and isinstance(steps[0], Status):
+            error = {"message": steps[0].message, "type": "BadRequestError", "code": 400}
+            return JSONResponse({"error": error}, steps[0].status)
+        return StreamingResponse(self._play(steps), media_type="text/event-stream")
+
+    async def _respond(self, request: Request) -> Response:
+        """`/v1/responses`: the queue's next steps, as named events."""
+        self.requests.append(await request.json())
+        self.request_ids.append(request.headers["x-request-id"])
+        steps = self.queue.pop(0) if self.queue else respond("ok")
         if steps and isinstance(steps[0], Status):
             return JSONResponse({"error": {"message": "secret detail"}}, steps[0].status)
         return StreamingResponse(self._play(steps), media_type="text/event-stream")
@@ -91,10 +158,13 @@ class ScriptedEngine:
                 if isinstance(step, Hold):
                     step.reached.set()
                     await step.release.wait()
+                elif isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
                 elif step is CUT:
                     raise ConnectionResetError
                 else:
-                    yield f"data: {json.dumps(step)}\n\n".encode()
+                    named = f"event: {step['type']}\n" if "type" in step else ""
+                    yield f"{named}data: {json.dumps(step)}\n\n".encode()
                     await asyncio.sleep(0)
             yield b"data: [DONE]\n\n"
         finally:

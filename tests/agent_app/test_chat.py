@@ -44,10 +44,12 @@ async def test_a_tool_turn_searches_and_answers(
     assert json.loads(start["arguments"]) == {"query": "engine proxy port"}
     assert end["ok"]
     assert end["result"] == "[1] Ports: The engine proxy listens on port 8000."
-    assert end["sources"] == [{"title": "Ports", "path": "ports.md"}]
+    (source,) = end["sources"]
+    assert (source["number"], source["title"], source["path"]) == (1, "Ports", "ports.md")
     assert heard.of("usage")[0]["total_tokens"] == 30
     roles = [message["role"] for message in engine.requests[1]["messages"]]
     assert roles == ["user", "assistant", "tool"]
+    assert set(engine.requests[1]["messages"][2]) == {"role", "tool_call_id", "content"}
     assert engine.requests[1]["messages"][1]["tool_calls"][0]["id"] == start["id"]
     assert sql.execute("SELECT tool_call_id, result, sources FROM app.tool_effects").fetchall() == [
         (start["id"], end["result"], end["sources"])
@@ -99,8 +101,8 @@ async def test_the_correlation_id_reaches_the_engine_the_log_and_the_table(
             for line in app.log().splitlines()
         ):
             await asyncio.sleep(0.02)
-    bad = await app.client.get("/health", headers={"X-Request-ID": "a b\x7f"})
-    assert bad.headers["x-request-id"] != "a b\x7f"
+    bad = await app.client.get("/health", headers={"X-Request-ID": "a b"})
+    assert bad.headers["x-request-id"] != "a b"
 
 
 async def test_the_answer_is_always_bounded_and_our_tool_is_offered(
@@ -109,7 +111,8 @@ async def test_the_answer_is_always_bounded_and_our_tool_is_offered(
     await app.chat("Hello.")
     request = engine.requests[0]
     assert request["max_tokens"] == 1024
-    assert request["stream_options"] == {"include_usage": True}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    assert request["stream_options"] == options
     assert [tool["function"]["name"] for tool in request["tools"]] == ["search_knowledge"]
 
 
@@ -139,3 +142,12 @@ async def test_wrong_requests_are_refused_in_one_shape(
     response = await app.client.post("/chat", json=body, headers=app.headers())
     assert response.status_code == status, response.text
     assert response.json()["error"]["code"]
+
+
+async def test_a_search_where_no_document_has_all_the_words_finds_those_with_some(
+    app: AppProcess, engine: ScriptedEngine
+) -> None:
+    engine.queue = [call_tool("proxy unheard of"), say("It is 8000.")]
+    end = (await app.chat("Which port?")).of("tool")[1]
+    assert end["ok"]
+    assert end["result"] == "[1] Ports: The engine proxy listens on port 8000."

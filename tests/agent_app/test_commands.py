@@ -1,10 +1,13 @@
-from app_process import AppProcess
+from app_process import ROOT, AppProcess
 from data_servers import Postgres
+
+VERSIONS = ROOT / "agent_app" / "state" / "migrations" / "versions"
 
 
 def test_four_migrations_at_once_all_succeed(
     prepared: AppProcess, postgres: Postgres, configuration
 ) -> None:
+    newest = max(path.name[1:5] for path in VERSIONS.glob("v*.py"))
     postgres.make_database("rackhand_four")
     try:
         configuration["database"]["name"] = "rackhand_four"
@@ -13,9 +16,24 @@ def test_four_migrations_at_once_all_succeed(
         for process in processes:
             out, err = process.communicate(timeout=90)
             assert process.returncode == 0, err
-            assert "revision 0003" in out
+            assert f"revision {newest}" in out
     finally:
         postgres.drop_database("rackhand_four")
+
+
+def test_a_database_that_a_later_release_moved_on_is_left_as_it_is(
+    prepared: AppProcess, postgres: Postgres, configuration
+) -> None:
+    postgres.make_database("rackhand_ahead")
+    try:
+        configuration["database"]["name"] = "rackhand_ahead"
+        app = AppProcess(prepared.folder, configuration)
+        app.run("migrate")
+        with postgres.admin("rackhand_ahead") as connection:
+            connection.execute("UPDATE app.alembic_version SET version_num = '9999'")
+        assert "revision 9999" in app.run("migrate")
+    finally:
+        postgres.drop_database("rackhand_ahead")
 
 
 def test_a_database_without_schemas_is_told_from_a_broken_one(

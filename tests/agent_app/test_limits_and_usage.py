@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 from app_process import AppProcess
 from data_servers import RedisServer
-from scripted_engine import Hold, ScriptedEngine, chunk, say
+from scripted_engine import Hold, Pause, ScriptedEngine, chunk, say
 
 
 def make_key(app: AppProcess, name: str, *limits: str) -> str:
@@ -138,7 +138,10 @@ async def test_budgets_warn_mark_and_refuse(app: AppProcess) -> None:
         assert f'agent_app_budget_passed_total{{key="test2",level="{level}"}} 1.0' in page
 
 
-async def test_usage_is_by_key_model_and_feature_and_nobody_elses(app: AppProcess) -> None:
+async def test_usage_is_by_key_model_and_feature_and_nobody_elses(
+    app: AppProcess, engine: ScriptedEngine
+) -> None:
+    engine.default = lambda _body: [chunk({"content": "o"}), Pause(0.02), *say("k")]
     other = make_key(app, "other")
     await app.chat("Hello.")
     await say_hi(app, app.key, **{"X-Feature": "search"})

@@ -50,7 +50,7 @@ async def test_our_tools_work_unseen(app: AppProcess, engine: ScriptedEngine, sq
     assert body["object"] == "chat.completion"
     assert body["choices"][0]["message"] == {"role": "assistant", "content": "Two."}
     assert body["usage"]["total_tokens"] == 30
-    assert sql.execute("SELECT count(*) FROM app.tool_effects").fetchone() == (1,)
+    assert sql.execute("SELECT count(*) FROM app.tool_effects").fetchone() == (0,)
     assert sql.execute("SELECT count(*) FROM app.threads").fetchone() == (0,)
 
 

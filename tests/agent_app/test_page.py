@@ -1,12 +1,14 @@
 """The page in a real browser: the machine's Chromium, driven over its own protocol."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from app_process import AppProcess
@@ -51,8 +53,8 @@ class Browser:
         await self.page.keyboard.press("Enter")
 
 
-@pytest.fixture
-async def browser(app: AppProcess) -> AsyncIterator[Browser]:
+@contextlib.asynccontextmanager
+async def signed_in(app: AppProcess) -> AsyncIterator[Browser]:
     """The page, signed in; afterwards it must not have complained or called elsewhere."""
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -71,6 +73,12 @@ async def browser(app: AppProcess) -> AsyncIterator[Browser]:
         await chromium.close()
     assert browser.complaints == []
     assert {url for url in browser.requested if not url.startswith((app.url, "data:"))} == set()
+
+
+@pytest.fixture
+async def browser(app: AppProcess) -> AsyncIterator[Browser]:
+    async with signed_in(app) as browser:
+        yield browser
 
 
 @needs_browser
@@ -114,6 +122,92 @@ async def test_ask_see_the_tool_and_find_the_thread_after_a_reload(
     await listed.click()
     await expect(page.locator(".message")).to_have_count(2)
     assert page.url == address
+
+
+@needs_browser
+async def test_citations_lead_to_their_sources_and_back_by_keyboard_and_mouse(
+    browser: Browser, app: AppProcess, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    page = browser.page
+    folder = tmp_path / "guide"
+    folder.mkdir()
+    (folder / "valves.md").write_text("# Valves\n\n## Closing\n\nTurn the valve clockwise.\n")
+    (folder / "danger.md").write_text("---\nurl: javascript:alert(1)\n---\n# Valve care\n\nOil it.")
+    base = ("--base-url", "https://docs.example.com")
+    await asyncio.to_thread(app.run, "knowledge", "ingest", str(folder / "valves.md"), *base)
+    await asyncio.to_thread(app.run, "knowledge", "ingest", str(folder / "danger.md"))
+    said = "Turn it **clockwise [1]** and oil it [2, 1]. Not [7], nor `[1]`."
+    engine.queue = [call_tool("valve clockwise"), call_tool("valve care oil"), say(said)]
+    await browser.say("How do I close a valve?")
+    answer = page.locator(".message.assistant")
+    await expect(answer.locator(".usage")).to_be_visible()
+    for _ in range(2):  # as it was streamed, and after a reload
+        await expect(answer.locator(".text a.cite")).to_have_text(["[1]", "[2]", "[1]"])
+        await expect(answer.locator(".text")).to_contain_text("Not [7], nor [1].")
+        sources = answer.locator("[role=doc-endnotes]")  # which Playwright does not know by name
+        items = sources.locator("li")
+        await expect(items).to_have_count(2)
+        await expect(items.first).to_contain_text("Valves › Closing valves.md")  # noqa: RUF001
+        outward = items.first.get_by_role("link", name="Valves")
+        await expect(outward).to_have_attribute("href", "https://docs.example.com/valves.md")
+        await expect(items.nth(1).locator("a:not(.back)")).to_have_count(
+            0
+        )  # javascript: is no link
+        address = page.url
+        cite = answer.locator("[role=doc-noteref][aria-label^='Source 1: Valves']").first
+        await cite.focus()
+        await page.keyboard.press("Enter")
+        await expect(items.first).to_be_focused()
+        await page.keyboard.press("Tab")
+        await expect(outward).to_be_focused()
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(cite).to_be_focused()
+        assert page.url == address
+        await page.reload()
+    await expect(answer.locator(".sources")).to_be_visible()
+    await browser.picture("citations-light")
+    await page.emulate_media(color_scheme="dark")
+    await browser.picture("citations-dark")
+
+
+@needs_browser
+async def test_the_usage_of_the_key_is_shown_with_its_budget_and_by_feature(
+    browser: Browser, app: AppProcess, sql
+) -> None:
+    page = browser.page
+    button = page.get_by_role("button", name="Usage")
+    dialog = page.get_by_role("dialog", name="Usage of this key")
+    await button.click()
+    await expect(dialog).to_contain_text("Nothing was used yet.")
+    await expect(dialog).to_contain_text("This key has no budget.")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await expect(button).to_be_focused()
+    headers = {**app.headers(), "X-Feature": "reports"}
+    for _ in range(2):
+        body = {"message": "Hi.", "stream": False}
+        assert (await app.client.post("/chat", json=body, headers=headers)).status_code == 200
+    await browser.say("Hello.")
+    await expect(page.locator(".message .usage")).to_be_visible()
+    await asyncio.to_thread(app.run, "keys", "limit", "test", "budget_soft=40", "budget_hard=60")
+    await asyncio.sleep(5.1)  # processes follow within that
+    await button.press("Enter")
+    await expect(dialog.locator("tbody tr")).to_have_count(2)
+    await expect(dialog.get_by_role("row", name="reports")).to_contain_text("30")
+    await expect(dialog.get_by_role("row", name="chat")).to_contain_text("15")
+    meter = dialog.get_by_role("meter", name="Budget 45 of 60 tokens, 75 %")
+    await expect(meter).to_be_visible()
+    await expect(dialog).to_contain_text("Beyond the soft budget of 40 tokens.")
+    await expect(page.get_by_role("button", name="Close")).to_be_focused()
+    await browser.picture("usage-light")
+    await page.emulate_media(color_scheme="dark")
+    await browser.picture("usage-dark")
+    await page.set_viewport_size({"width": 320, "height": 640})
+    assert await page.evaluate("document.documentElement.scrollWidth") == 320
+    await browser.picture("usage-narrow")
+    await page.get_by_role("button", name="Close").click()
+    await expect(dialog).to_be_hidden()
 
 
 @pytest.mark.parametrize("how", ["button", "Escape"])
@@ -260,7 +354,11 @@ async def test_the_page_is_served_strictly_and_cached_by_content(app: AppProcess
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", document.text)
     loaded = re.findall(r'(?:href|src)="(/[^"]+)"', document.text)
     assert [path.split("?")[0] for path in loaded] == ["/app.css", "/app.js"]
-    for path in loaded:
+    script = (await app.client.get(loaded[1])).text
+    imports = re.findall(r'from "\.(/page/[^"]+)"', script)
+    assert imports
+    assert all(path.endswith(loaded[1].split("?")[1]) for path in imports)
+    for path in (*loaded, *imports):
         asset = await app.client.get(path)
         assert "immutable" in asset.headers["cache-control"]
         bare = await app.client.get(path.split("?")[0])
@@ -268,3 +366,29 @@ async def test_the_page_is_served_strictly_and_cached_by_content(app: AppProcess
         tag = {"If-None-Match": bare.headers["etag"]}
         assert (await app.client.get(path, headers=tag)).status_code == 304
         assert "innerHTML" not in asset.text
+    assert (await app.client.get("/page/none.js")).status_code == 404
+
+
+@needs_browser
+async def test_a_message_that_waits_for_an_engine_says_its_position(
+    prepared: AppProcess, configuration: dict[str, Any], engine: ScriptedEngine
+) -> None:
+    configuration["models"]["demo"]["concurrency"] = 1
+    narrow = AppProcess(prepared.folder, configuration)
+    narrow.key = prepared.key
+    await narrow.start()
+    hold = Hold()
+    engine.queue = [[hold, *say("first")], say("second")]
+    first = asyncio.create_task(narrow.chat("Me first."))
+    await hold.reached.wait()
+    async with signed_in(narrow) as browser:
+        await browser.say("And me?")
+        answer = browser.page.locator(".message.assistant")
+        await expect(answer.locator(".waiting")).to_have_text("Waiting, position 1")
+        await browser.picture("queued")
+        hold.release.set()
+        await expect(answer).to_contain_text("second")
+        await expect(answer.locator(".waiting")).to_be_hidden()
+    assert (await first).text() == "first"
+    await narrow.end()
+    await narrow.client.aclose()

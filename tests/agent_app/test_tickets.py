@@ -1,64 +1,28 @@
 """Tickets: once per call, and webhooks that arrive in the end."""
 
 import asyncio
-import contextlib
-import hashlib
-import hmac
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import uvicorn
 from app_process import AppProcess
-from data_servers import PASSWORD, free_port
-from scripted_engine import USAGE, ScriptedEngine, chunk, say
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from data_servers import PASSWORD
+from scripted_engine import USAGE, Hold, ScriptedEngine, chunk, say
+from webhook_receiver import Receiver, arrived
 
 from agent_app.config import Database
 from agent_app.state.database import make_pool
 from agent_app.state.tickets import Ticket, Tickets
+from agent_app.state.webhooks import Webhooks
 
 SECRET = "hook-secret"
-
-
-class Receiver:
-    """A webhook's other end, which answers the statuses it was given and then 200."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.statuses: list[int] = []
-        self.heard: list[tuple[dict[str, str], bytes]] = []
-
-    async def _take(self, request: Request) -> Response:
-        self.heard.append((dict(request.headers), await request.body()))
-        return Response(status_code=self.statuses.pop(0) if self.statuses else 200)
-
-    @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        app = Starlette(routes=[Route("/hook", self._take, methods=["POST"])])
-        server = uvicorn.Server(
-            uvicorn.Config(app, port=self.port, log_level="critical", lifespan="off")
-        )
-        server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            await task
 
 
 @pytest.fixture
 def receiver(configuration: dict[str, Any]) -> Receiver:
     made = Receiver()
-    configuration["tools"] = {"tickets": {"webhook_url": f"http://127.0.0.1:{made.port}/hook"}}
+    configuration["tools"] = {"tickets": {"webhook_url": made.url}}
     return made
 
 
@@ -76,14 +40,6 @@ def open_ticket(title: str) -> list[Any]:
     return [chunk(delta), chunk(reason="tool_calls"), USAGE]
 
 
-async def arrived(sql, seconds: float = 15) -> None:
-    async with asyncio.timeout(seconds):
-        while sql.execute(
-            "SELECT count(*) FROM app.webhook_outbox WHERE delivered_at IS NULL"
-        ).fetchone() != (0,):
-            await asyncio.sleep(0.05)
-
-
 async def test_a_ticket_is_posted_signed_and_again_after_a_failure(
     desk: AppProcess, receiver: Receiver, engine: ScriptedEngine, sql
 ) -> None:
@@ -94,28 +50,53 @@ async def test_a_ticket_is_posted_signed_and_again_after_a_failure(
         assert heard.of("tool")[1]["result"] == "ticket 1 is open"
         await arrived(sql)
     assert len(receiver.heard) == 2
-    assert receiver.heard[0][0]["x-webhook-id"] == receiver.heard[1][0]["x-webhook-id"]
-    for headers, body in receiver.heard:
-        text = headers["x-webhook-timestamp"].encode() + b"." + body
-        wanted = hmac.new(SECRET.encode(), text, hashlib.sha256).hexdigest()
-        assert headers["x-webhook-signature"] == f"sha256={wanted}"
-    assert json.loads(receiver.heard[0][1])["ticket"]["title"] == "Fan"
+    assert len(set(receiver.ids())) == 1
+    receiver.assert_signed(SECRET)
+    assert receiver.bodies()[0]["ticket"]["title"] == "Fan"
     listed = json.loads(desk.run("tickets", "list", "--json"))
     assert [(t["title"], t["webhook"]) for t in listed] == [("Fan", "delivered")]
 
 
-async def test_a_webhook_survives_the_death_of_the_process_that_claimed_it(
+async def test_a_webhook_survives_sigkill_in_mid_post_and_comes_again_under_its_id(
+    desk: AppProcess, receiver: Receiver, engine: ScriptedEngine, sql
+) -> None:
+    receiver.hold = Hold()
+    async with receiver.serving():
+        engine.queue = [open_ticket("Disk"), say("Done.")]
+        await desk.chat("Report the disk.")
+        async with asyncio.timeout(5):
+            await receiver.hold.reached.wait()
+        await desk.kill()
+        receiver.hold.release.set()
+        receiver.hold = None
+        await desk.start()
+        await arrived(sql)
+    assert len(receiver.heard) == 2
+    assert len(set(receiver.ids())) == 1
+
+
+async def test_what_the_release_before_wrote_into_its_outbox_is_delivered(
     desk: AppProcess, receiver: Receiver, engine: ScriptedEngine, sql
 ) -> None:
     engine.queue = [open_ticket("Disk"), say("Done.")]
     await desk.chat("Report the disk.")
-    await desk.kill()
-    # As a process leaves it that died between claim and post.
-    sql.execute("UPDATE app.webhook_outbox SET attempts = 1, next_at = now() + interval '1 s'")
     async with receiver.serving():
-        await desk.start()
         await arrived(sql)
-    assert len(receiver.heard) == 1
+        sql.execute("SET ROLE agent_app; DELETE FROM app.webhook_outbox")
+        sql.execute(
+            "INSERT INTO app.webhook_outbox (ticket_id, body, next_at)"
+            " SELECT id, '{\"old\": true}', now() + interval '1 hour' FROM app.tickets"
+        )
+        claimed = sql.execute(  # as its courier does
+            "UPDATE app.webhook_outbox SET attempts = attempts + 1, next_at = now()"
+            " WHERE id = (SELECT id FROM app.webhook_outbox WHERE delivered_at IS NULL"
+            " AND given_up_at IS NULL ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
+            " RETURNING attempts"
+        )
+        assert claimed.fetchone() == (1,)
+        sql.execute("RESET ROLE")
+        await arrived(sql)
+    assert receiver.bodies()[-1] == {"old": True}
 
 
 async def test_the_same_call_makes_one_ticket_even_if_its_effect_was_lost(
@@ -124,19 +105,20 @@ async def test_the_same_call_makes_one_ticket_even_if_its_effect_was_lost(
     pool = make_pool(Database(**configuration["database"]), PASSWORD)
     await pool.open()
     tickets, run, ticket = Tickets(pool), uuid4(), Ticket("Fan", "Smoke", "high")
+    webhooks = Webhooks(pool, owner="test")
 
     async def create() -> int:
         return await tickets.create(ticket, run_id=run, call_id="c", thread_id=None, webhook=True)
 
     numbers = await asyncio.gather(*(create() for _ in range(8)))
-    claims = await asyncio.gather(*(tickets.claim() for _ in range(4)))
+    claims = await asyncio.gather(*(webhooks.claim(["ticket"], full=[]) for _ in range(4)))
     mine = next(claim for claim in claims if claim)
-    await tickets.failed(mine, "status 500", most=1)
+    assert await webhooks.failed(mine, "status 500", most=1, pause=True)
     await pool.close()
     assert len(set(numbers)) == 1
     assert sql.execute("SELECT count(*) FROM app.tickets").fetchone() == (1,)
     assert len([claim for claim in claims if claim]) == 1
-    gone = "SELECT given_up_at IS NOT NULL, last_error FROM app.webhook_outbox"
+    gone = "SELECT given_up_at IS NOT NULL, last_error FROM app.webhooks"
     assert sql.execute(gone).fetchall() == [(True, "status 500")]
 
 

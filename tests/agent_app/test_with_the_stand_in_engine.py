@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from app_process import ROOT, AppProcess
 from data_servers import free_port
@@ -73,3 +74,45 @@ async def test_a_client_that_leaves_is_seen_in_the_engines_own_metrics(
     while await requests_running(engine_url):
         assert time.monotonic() - left < 2
         await asyncio.sleep(0.05)
+
+
+async def test_what_a_client_that_left_is_charged_is_the_engines_own_count(
+    app: AppProcess, engine_url: str, sql
+) -> None:
+    async with app.streaming({"message": "What is Rackhand?"}) as (heard, events):
+        while heard.names().count("token") < 3:
+            await anext(events)
+    async with asyncio.timeout(5):
+        while not (row := sql.execute("SELECT prompt_tokens, completion_tokens FROM app.usage")
+                   .fetchone()):  # fmt: skip
+            await asyncio.sleep(0.05)
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        page = (await client.get(f"{engine_url}/metrics")).text
+
+    def counter(name: str) -> float:
+        return sum(
+            float(value)
+            for value in re.findall(rf"^vllm:{name}\{{.*\}} ([\d.]+)$", page, re.MULTILINE)
+        )
+
+    assert row[0] == counter("prompt_tokens_total") > 0
+    assert 0 <= counter("generation_tokens_total") - row[1] <= 2  # what was on its way
+
+
+async def test_the_openai_client_talks_to_it_through_the_app(app: AppProcess) -> None:
+    app.run("knowledge", "ingest", str(DEMO / "knowledge"))
+    async with openai.AsyncOpenAI(
+        base_url=f"{app.url}/v1", api_key=app.key, max_retries=0
+    ) as client:
+        asked: Any = {
+            "model": "demo",
+            "messages": [{"role": "user", "content": "What is Rackhand?"}],
+        }
+        answer = await client.chat.completions.create(**asked)
+        assert answer.choices[0].message.content.startswith("Rackhand turns Ubuntu GPU servers")
+        stream = await client.chat.completions.create(**asked, stream=True)
+        words = [c.choices[0].delta.content or "" async for c in stream if c.choices]
+        assert "".join(words) == answer.choices[0].message.content
+        assert len(words) > 3
+        with pytest.raises(openai.NotFoundError, match="do not offer /v1/responses"):
+            await client.responses.create(model="demo", input="What is Rackhand?")

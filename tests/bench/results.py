@@ -23,6 +23,26 @@ def median_seconds(act: Callable[[], object], times: int) -> float:
     return statistics.median(spent)
 
 
+def result_path(name: str) -> Path:
+    """Where today's result of a name is written."""
+    return RESULTS / f"{datetime.datetime.now(datetime.UTC).date().isoformat()}-{name}.md"
+
+
+def add_to_result(
+    name: str, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: str
+) -> Path:
+    """Write a table whose tests may run one by one.
+
+    Today's rows of other tests stay; those whose first cell is that of a row given are replaced.
+    """
+    path = result_path(name)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    cells = [line[2:-2].split(" | ") for line in lines if line.startswith("| ")]
+    mine = {row[0] for row in rows}
+    kept = [row for row in cells[1:] if row[0] not in mine and len(row) == len(headings)]
+    return write_result(name, title, headings, [*kept, *rows], notes)
+
+
 def write_result(
     name: str, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: str
 ) -> Path:
@@ -43,7 +63,7 @@ def write_result(
         "",
     ]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{today}-{name}.md"
+    path = result_path(name)
     path.write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
     return path

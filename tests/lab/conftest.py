@@ -1,7 +1,9 @@
 """Labs for end-to-end tests, and what an operator would look at when one of them fails.
 
 `labs(hosts, image)` boots each kind of lab once per run, `labs(1, image, "H100:2")` one whose hosts
-have simulated GPUs; RACKHAND_KEEP_LAB=1 keeps them.
+have simulated GPUs, and a purpose gives tests a lab apart from those that expect it as `site.yml`
+left it. RACKHAND_KEEP_LAB=1 keeps them, RACKHAND_TEST_LABS names them otherwise than `test`, so
+that two checkouts of this machine do not take each other's.
 """
 
 import os
@@ -22,8 +24,10 @@ LOOK = (
 BOOTED: dict[str, Lab] = {}
 
 
-def boot(hosts: int, image: str, gpu: str = "") -> Lab:
-    name = f"test-{hosts}-{image.split('-')[0]}" + ("-gpu" if gpu else "")
+def boot(hosts: int, image: str, gpu: str = "", purpose: str = "") -> Lab:
+    prefix = os.environ.get("RACKHAND_TEST_LABS", "test")
+    kind = purpose or image.split("-")[0]  # one word: a lab's name has 20 letters at most
+    name = f"{prefix}-{hosts}-{kind}" + ("-gpu" if gpu else "")
     if name not in BOOTED:
         command = ["ops", "lab", "up", "--name", name, "--hosts", str(hosts), "--image", image]
         command += ["--gpu", gpu] if gpu else []

@@ -50,11 +50,17 @@ class SiteRun:
 
 @dataclass
 class Lab:
-    """A lab that is up."""
+    """A lab that is up; `checkout` is the one of this repository that commands run from."""
 
     name: str
     inventory: Path
     nodes: list[str] = field(default_factory=list)
+    checkout: Path = ROOT
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of commands that run with the checkout's own code."""
+        return {**os.environ, "ANSIBLE_NOCOLOR": "1", "PYTHONPATH": str(self.checkout)}
 
     def ssh(self, host: str, command: str, *, check: bool = True) -> str:
         """Run a shell command on a host as root."""
@@ -70,15 +76,14 @@ def run_site(lab: Lab, *arguments: str, playbook: str = "site") -> SiteRun:
     """Run a playbook of this repository on a lab, as a person would."""
     command = ["ansible-playbook", "-i", str(lab.inventory), f"playbooks/{playbook}.yml"]
     command += arguments
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=lab.checkout,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=SITE_SECONDS,
-        env=environment,
+        env=lab.environment,
     )
     hosts = {
         name: {key: int(value) for key, value in (pair.split("=") for pair in counts.split())}

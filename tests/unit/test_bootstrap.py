@@ -83,3 +83,10 @@ def test_uv_is_pinned_alike_in_both_locks() -> None:
         for name in ("uv.lock", "dev.lock")
     }
     assert len(pins) == 1
+
+
+def test_locks_have_the_wheels_of_every_python_that_hosts_have() -> None:
+    for lock in ("requirements/dev.lock", "agent_app/requirements.lock"):
+        pins = re.split(r"^(?=\S+==)", (ROOT / lock).read_text(), flags=re.MULTILINE)
+        (compiled,) = [pin for pin in pins if pin.startswith("uvloop==")]
+        assert compiled.count("--hash=") > 20, f"{lock}: of one Python's wheel only"

@@ -227,6 +227,8 @@ def _idle(model: Model) -> dict[str, int | None]:
         "pcie_width": 16,
         "pcie_tx_kbps": 0,
         "pcie_rx_kbps": 0,
+        "pcie_tx_bytes": modern,
+        "pcie_rx_bytes": modern,
         "pcie_replays": 0,
         "recovery_action": 0,
     }

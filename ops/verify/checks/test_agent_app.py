@@ -24,6 +24,10 @@ def test_the_instances_run_and_come_back_after_a_reboot(host: Connection, number
         assert_unit_runs(host, f"agent_app@{8200 + number}.service")
 
 
+def test_retention_is_due_daily(host: Connection) -> None:
+    assert_unit_runs(host, "agent_app_retention.timer")
+
+
 def test_they_listen_on_the_private_address_only(
     host: Connection, numbers: range, address: str
 ) -> None:
@@ -64,4 +68,6 @@ def test_the_running_release_is_the_current_one(host: Connection, numbers: range
         pid = ask(host, "systemctl show -p MainPID --value %s", unit)
         assert ask(host, "stat -c %%U /proc/%s", pid) == "agent_app"
         command = ask(host, "tr '\\0' ' ' </proc/%s/cmdline", pid)
-        assert current in command or "/opt/agent_app/current/" in command, command
+        release = ask(host, "readlink -f /opt/agent_app/instances/%s", str(8200 + number))
+        assert release == current, f"{unit} has {release}, the host {current}"
+        assert f"/opt/agent_app/instances/{8200 + number}/" in command or release in command

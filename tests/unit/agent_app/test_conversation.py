@@ -1,8 +1,8 @@
 import pytest
 
 from agent_app.agent.answer import Answer, call_id
-from agent_app.agent.bounds import begin_turn, check_step, count_calls
-from agent_app.agent.conversation import answer_open_calls, make_prompt, merge
+from agent_app.agent.bounds import Used, begin_turn, check_step, count_calls
+from agent_app.agent.conversation import make_prompt, merge
 from agent_app.agent.engine import Chunk
 from agent_app.agent.events import Usage
 from agent_app.config import Limits
@@ -22,12 +22,6 @@ def test_a_message_that_comes_again_replaces_itself() -> None:
     assert [(m["id"], m["content"]) for m in merged] == [("1", "c"), ("2", "b"), ("3", "d")]
 
 
-def test_open_calls_get_a_result() -> None:
-    result = {"id": "r", "role": "tool", "tool_call_id": "x", "content": ""}
-    added = answer_open_calls([user("1", "a"), assistant("2", "x", "y"), result])
-    assert [message["tool_call_id"] for message in added] == ["y"]
-
-
 def test_a_prompt_has_the_newest_turns_whole_and_no_ids() -> None:
     old = [user("1", "x" * 600), assistant("2", "c"), {"id": "3", "role": "tool", "content": ""}]
     new = [user("4", "now")]
@@ -44,7 +38,7 @@ def test_the_newest_turn_stays_even_if_it_is_too_long() -> None:
 
 
 def test_an_answer_is_put_together_from_pieces() -> None:
-    answer = Answer("run.0")
+    answer = Answer("run.0", [])
     answer.add(Chunk(text="Let me "))
     answer.add(Chunk(text="see."))
     for function in ({"name": "search", "arguments": '{"q'}, {"arguments": 'uery": 1}'}):
@@ -61,12 +55,16 @@ def test_an_answer_is_put_together_from_pieces() -> None:
 
 
 def test_bounds() -> None:
-    limits = Limits(steps=2, turn_tokens=10, session_tokens=20, identical_calls=1)
+    limits = Limits(
+        steps=2, turn_tokens=10, session_tokens=20, turn_engine_seconds=3, identical_calls=1
+    )
     turn = begin_turn("run")
-    check_step(turn, limits, session_tokens=0)
-    for used, session in (({"steps": 2}, 0), ({"tokens": 10}, 0), ({"tokens": 5}, 15)):
+    check_step(turn, limits, Used(9, 2.9, 19))
+    with pytest.raises(BoundExceeded, match="2 steps"):
+        check_step({**turn, "steps": 2}, limits, Used(0, 0, 0))
+    for used in (Used(10, 0, 0), Used(0, 3, 0), Used(0, 0, 20)):
         with pytest.raises(BoundExceeded):
-            check_step({**turn, **used}, limits, session_tokens=session)
+            check_step(turn, limits, used)
     counts = count_calls(turn, [("a", '{"x": 1, "y": 2}')], limits)
     with pytest.raises(BoundExceeded):
         count_calls({**turn, "calls": counts}, [("a", '{"y":2,"x":1}')], limits)

@@ -52,7 +52,7 @@ def assert_options(command: object, words: list[str]) -> None:
     until = words.index("--") if "--" in words else len(words)
     for word in words[:until]:
         if word.startswith("-"):
-            assert word.split("=")[0] in {*known, "--help", "-h"}, f"no option {word}"
+            assert word.split("=")[0] in {*known, "--help", "-h", "-"}, f"no option {word}"
 
 
 @pytest.mark.parametrize(("document", "words"), every("ops"))
@@ -60,13 +60,13 @@ def test_each_ops_command_of_a_document_exists(document: str, words: list[str]) 
     while words and words[0].startswith("--"):
         assert words.pop(0) in ("--debug", "--help", "--version", "--install-completion")
     if words:
-        app = import_module(COMMANDS[words[0]].module).app
+        app = COMMANDS[words[0]].load()
         assert_options(*resolve(app, words[1:]))
 
 
 @pytest.mark.parametrize(("document", "words"), every("agent-app"))
 def test_each_agent_app_command_of_a_document_exists(document: str, words: list[str]) -> None:
-    assert_options(*resolve(import_module("agent_app.cli").app, words))
+    assert_options(*resolve(import_module("agent_app.cli.main").app, words))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
 
 import pytest
 
 from ops.lab.gpu.catalogue import parse_gpus
+from ops.live.look_program import Gpus
 from tests.unit.gpu_simulator.simulated_machine import VERSION, SimulatedMachine
 
 
@@ -216,3 +219,24 @@ def test_gpustat_reads_the_gpus(machine: SimulatedMachine) -> None:
     gpus = json.loads(done.stdout)["gpus"]
     assert [gpu["temperature.gpu"] for gpu in gpus] == [34, 77]
     assert [gpu["memory.used"] for gpu in gpus][1] >= 70000
+
+
+def test_the_program_behind_ops_top_reads_the_gpus_and_what_is_wrong_with_them(
+    machine: SimulatedMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in machine.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{machine.root}/lib:{os.environ['PATH']}")
+    machine.change(1, "temperature=91")
+    assert told()["complaint"] == ""
+    assert [(gpu["name"], gpu["temperature.gpu"]) for gpu in told()["listed"]][1] == (
+        "NVIDIA H100 80GB HBM3", "91",
+    )  # fmt: skip
+    machine.change(1, "state=lost")
+    assert "lost" in told()["complaint"].lower()
+
+
+def told() -> dict[str, Any]:
+    gpus = Gpus()
+    gpus.ask()
+    return gpus.tell()

@@ -23,6 +23,7 @@ class Role:
     def __init__(self, name: str, facts: dict[str, str], **variables: Any) -> None:
         self.folder = ROOT / "roles" / name
         self.loader = DataLoader()
+        self.loader.set_basedir(str(ROOT / "templates"))  # what several roles include
         self.variables: dict[str, Any] = {"ansible_facts": facts, "ansible_check_mode": False}
         for part in ("defaults", "vars"):
             source = self.folder / part / "main.yml"

@@ -7,7 +7,7 @@ import pytest
 from ansible.errors import AnsibleError
 from rendering import BOOKWORM, JAMMY, TRIXIE, Role
 
-from agent_app.api.page import CONTENT_SECURITY_POLICY
+from agent_app.api.page import CONTENT_SECURITY_POLICY, SCRIPTS
 
 SITE = "host/etc/nginx/edge.d/site.conf.j2"
 
@@ -30,6 +30,7 @@ def test_streams_are_unbuffered_and_other_answers_are_not() -> None:
     site = edge()
     assert "proxy_buffering off;" in location(site, "/chat")
     assert "proxy_buffering off;" in location(site, "/v1/chat/completions")
+    assert "proxy_buffering off;" in location(site, "/v1/responses")
     assert "proxy_buffering" not in location(site, "/v1/models")
 
 
@@ -39,7 +40,7 @@ def test_every_location_is_exact_and_the_rest_is_not_found() -> None:
     assert ("/", "return 404;") in open_ended
     anchored = {name for name, _ in open_ended if re.fullmatch(r'~ "\^/[^"]+\$"', name)}
     assert {name for name, _ in open_ended} - anchored == {"/", "@refused"}
-    assert len(anchored) == 2
+    assert len(anchored) == 8
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,40 @@ def test_every_location_is_exact_and_the_rest_is_not_found() -> None:
         ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e", True),
         ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/stop", True),
         ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/other", False),
+        ("/jobs/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e", True),
+        ("/jobs/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/cancel", True),
+        ("/jobs/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/stop", False),
+        ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/approvals", True),
+        ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/approvals/3f9a01c2b", True),
+        ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/approvals/3f9a01c2b/x", False),
+        ("/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e/approvals/{call}", False),
         ("/threads/6c0f2e0e", False),
         ("/threads/../metrics", False),
         ("/x/threads/6c0f2e0e-2f57-4ab4-a1c6-1f0a3b1f9d2e", False),
     ],
 )
-def test_a_thread_is_found_by_its_uuid_and_by_nothing_else(path: str, found: bool) -> None:
+def test_a_thread_or_a_job_is_found_by_its_uuid_and_by_nothing_else(path: str, found: bool) -> None:
     patterns = re.findall(r'location ~ "(.+)" {', edge())
     assert any(re.search(pattern, path) for pattern in patterns) is found
+
+
+def test_the_pages_modules_are_found_and_nothing_else_of_their_folder() -> None:
+    modules = {path for path in SCRIPTS if path.startswith("page/")}
+    assert modules
+    patterns = re.findall(r'location ~ "(.+)" {', edge())
+    for path in modules:
+        assert any(re.search(pattern, f"/{path}") for pattern in patterns), path
+    for path in ("/page/", "/page/x/y.js", "/page/../chat.js", "/page/dom.js.map"):
+        assert not any(re.search(pattern, path) for pattern in patterns), path
+    off = re.findall(r'location ~ "(.+)" {', edge(nginx_page_enabled=False))
+    assert not any(re.search(pattern, "/page/dom.js") for pattern in off)
+
+
+def test_the_pages_files_have_a_limit_of_their_own() -> None:
+    site = edge(nginx_requests_per_second=10, nginx_request_burst=20)
+    assert "zone=edge_page:10m rate=50r/s" in site
+    assert "limit_req zone=edge_page burst=100 nodelay;" in location(site, "/app.js")
+    assert "limit_req" not in location(site, "/chat")  # the server's
 
 
 def test_the_page_can_be_switched_off_and_the_api_stays() -> None:

@@ -78,6 +78,13 @@ def test_pgvector_is_wanted_where_it_is_packaged_unless_told_otherwise() -> None
     )
 
 
+def test_pgvector_comes_from_an_own_repository_where_the_distribution_has_none() -> None:
+    forced = postgres(BOOKWORM, postgres_pgvector="true")
+    assert forced.value("__postgres_pgvector_package") == "postgresql-15-pgvector"
+    assert not forced.value("__postgres_packages_pgvector")
+    assert postgres(TRIXIE).value("__postgres_packages_pgvector")
+
+
 def test_settings_are_quoted() -> None:
     text = postgres(postgres_settings={"cluster_name": "it's"}).render("settings.conf.j2")
     assert "cluster_name = 'it''s'" in text

@@ -9,7 +9,7 @@
 
 #include "library.h"
 
-enum { POLL_US = 10000 };
+enum { POLL_US = 50000 };
 #define EVENTS "/run/rackhand-simulator/xid"
 
 struct event_set {
@@ -56,6 +56,7 @@ API nvmlDeviceRegisterEvents(nvmlDevice_t device, u64 types, nvmlEventSet_t set)
 // The next whole line about a wanted GPU.
 static bool next_event(nvmlEventSet_t set, unsigned *gpu, u64 *xid) {
     char path[PATH_LENGTH], line[128];
+    if (events_size() == set->offset) return false;
     host_path(path, sizeof path, EVENTS);
     FILE *file = fopen(path, "re");
     if (!file) return set->offset = 0, false;

@@ -94,6 +94,7 @@ def line(f: Finding) -> str:
 def judge(survey: dict[str, Any], args: dict[str, Any]) -> Iterator[Finding]:
     """All findings about one host, in the order a person would ask."""
     yield judge_system(survey)
+    yield from judge_operation(survey["operation"], str(args.get("operation", "")))
     yield from judge_disks(survey, args["disks"])
     yield judge_memory(survey, float(args["weights_gb"]))
     yield from judge_ports(survey["listeners"], args["ports"])
@@ -117,6 +118,15 @@ def judge_system(survey: dict[str, Any]) -> Finding:
         return finding("ok", "system", text)
     names = ", ".join(" ".join(pair) for pair in sorted(SUPPORTED))
     return finding("fail", "system", f"{text} is not supported", f"use one of {names}")
+
+
+def judge_operation(open_one: dict[str, Any], ours: str) -> Iterator[Finding]:
+    """An operation that `ops` has open: roles must not run in between, but for its own."""
+    name = open_one.get("id", "")
+    if name and name != ours:
+        who = f"{open_one.get('who')}@{open_one.get('machine')}"
+        what = f"{name} of {who} is not finished ({open_one.get('why')})"
+        yield finding("fail", "operation", what, f"wait for it, or: ops resume, ops abort {name}")
 
 
 def judge_disks(survey: dict[str, Any], wanted: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ RUNNING = {"active", "activating", "reloading"}
 ENABLED = {"enabled", "enabled-runtime", "static", "alias", "indirect", "generated"}
 STATES = {"started", "stopped", "restarted", "reloaded", None}
 JOURNAL_LINES = 20
-KEYS = {"name", "enabled", "state", "restart_after"}
+KEYS = {"name", "enabled", "state", "restart_after", "settle"}
 
 
 def started_before(current: dict[str, str], paths: list[str]) -> bool:
@@ -107,6 +107,8 @@ class Units:
             self.act("start", unit["name"])
         elif wanted == "started" and started_before(current, unit.get("restart_after") or []):
             self.act("restart", unit["name"])
+            if not self.module.check_mode:
+                time.sleep(unit.get("settle") or 0)
         elif wanted == "stopped" and running:
             self.act("stop", unit["name"])
         elif wanted == "restarted":

@@ -25,6 +25,7 @@ survey:
 """
 
 import glob
+import json
 import os
 import platform
 import re
@@ -39,6 +40,18 @@ from ansible_collections.rackhand.host.plugins.module_utils import gpu_hardware
 from ansible_collections.rackhand.host.plugins.module_utils.gpu_hardware import read
 
 LISTEN = "0A"  # TCP state in /proc/net/tcp
+OPERATIONS = "/var/lib/rackhand/operations"  # what `ops` has under way; on the keeper only
+
+
+def open_operation(folder: str) -> dict[str, Any]:
+    """The operation that is not finished; a power loss may leave the note of one that is."""
+    found: dict[str, Any] = json.loads(read(f"{folder}/open.json") or "{}")
+    journal = read(f"{folder}/{found['id']}/journal.jsonl").splitlines() if found else []
+    try:
+        ended = bool(journal) and json.loads(journal[-1])["event"] == "end"
+    except ValueError:  # a line that was cut short
+        ended = False
+    return {} if ended else found
 
 
 def os_release() -> dict[str, str]:
@@ -162,6 +175,7 @@ def main() -> None:
         "names": {name: resolve(name) for name in module.params["names"]},
         "time": time.time(),
         "configs": {path: read(path) for path in module.params["configs"]},
+        "operation": open_operation(OPERATIONS),
         **gpu_layer(),
     }
     module.exit_json(changed=False, survey=survey)

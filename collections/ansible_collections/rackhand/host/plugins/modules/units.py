@@ -18,6 +18,8 @@ options:
         C(stopped), C(restarted), C(reloaded).
       - C(restart_after) lists paths; a running unit whose process started before one of them changed
         is restarted. Unlike a handler this survives a run that died in between.
+      - C(settle) is how many seconds to wait after such a restart before the next unit is looked at,
+        so that a balancer takes the one up again before it loses another.
     type: list
     elements: dict
     required: true

@@ -43,18 +43,20 @@ missing:
   type: list
 """
 
-import json
 import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.rackhand.host.plugins.module_utils.manifest import (
     MANIFEST,
+    SPARE_BYTES,
+    STAGING,
+    Files,
+    clear,
     describe,
-    sha256,
+    is_right,
+    seal,
 )
-
-SPARE_BYTES = 1 << 30  # left free on the disk after staging
 
 
 class Staging:
@@ -63,20 +65,26 @@ class Staging:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.path: str = module.params["path"]
-        self.folder = self.path + ".staging"
+        self.folder = self.path + STAGING
 
     def is_complete(self) -> bool:
         return os.path.exists(os.path.join(self.path, MANIFEST))
 
-    def missing(self) -> list[str]:
+    def copy(self, place: str) -> None:
+        """Copy what a host folder has and the staging folder has not, or not right."""
+        wanted = describe(place)
+        for name in self.missing(wanted):
+            shutil.copyfile(os.path.join(place, name), os.path.join(self.folder, name))
+        self.module.params["manifest"] = wanted
+
+    def missing(self, wanted: Files) -> list[str]:
         """Names of the manifest whose staged copy is absent or wrong; makes room for them."""
-        wanted = self.module.params["manifest"]
         os.makedirs(self.folder, mode=0o755, exist_ok=True)
+        clear(self.folder, wanted)
         absent = []
         for name, entry in wanted.items():
             path = os.path.join(self.folder, name)
-            right = os.path.isfile(path) and os.path.getsize(path) == entry["size"]
-            if not right or sha256(path) != entry["sha256"]:
+            if not is_right(path, entry):
                 absent.append(name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
         self.require_space(sum(wanted[name]["size"] for name in absent))
@@ -99,8 +107,7 @@ class Staging:
         if scheme == "host":
             if not os.path.isdir(place):
                 self.module.fail_json(msg=f"models: source {params['source']}: no such folder here")
-            self.require_space(sum(e["size"] for e in describe(place).values()))
-            shutil.copytree(place, self.folder, dirs_exist_ok=True)
+            self.copy(place)
         elif scheme == "hf":
             self.fetch_from_hub(place)
 
@@ -137,15 +144,7 @@ class Staging:
             self.module.fail_json(
                 msg=f"models: {self.module.params['source']} holds no config.json: not a model"
             )
-        with open(os.path.join(self.folder, MANIFEST), "w", encoding="utf-8") as stream:
-            json.dump({"source": self.module.params["source"], "files": found}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        for base, _, names in os.walk(self.folder):
-            for name in names:
-                os.chmod(os.path.join(base, name), 0o444)
-            os.chmod(base, 0o755)
-        os.rename(self.folder, self.path)
+        seal(self.folder, self.path, self.module.params["source"], found)
 
 
 def main() -> None:
@@ -171,9 +170,8 @@ def main() -> None:
         after = f"{module.params['path']} staged from {module.params['source']}\n"
         module.exit_json(changed=True, complete=False, diff={"before": "", "after": after})
     if step == "missing":
-        module.exit_json(
-            changed=True, complete=False, missing=staging.missing(), folder=staging.folder
-        )
+        missing = staging.missing(module.params["manifest"])
+        module.exit_json(changed=True, complete=False, missing=missing, folder=staging.folder)
     if not module.params["source"].startswith("file://"):
         staging.fetch()
     staging.finish()

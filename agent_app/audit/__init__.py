@@ -1,0 +1,1 @@
+"""The audit's chain: sealed, verified, exported, signed."""

@@ -1,0 +1,1 @@
+"""Long work: jobs that run in the background of the serving processes."""

@@ -1,0 +1,1 @@
+"""The knowledge base's way in: files become documents, documents become passages."""

@@ -1,0 +1,1 @@
+"""Webhooks: signed, posted to where they may go, until they arrive."""

@@ -1,0 +1,59 @@
+"""What every command that changes the fleet does with its plan: show, ask, carry out, tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from ops.cli.output import print_json
+
+if TYPE_CHECKING:
+    from ops.fleet.model import Fleet
+    from ops.operations.plan import Plan
+    from ops.operations.run import Reporter
+
+
+def carry_out(
+    fleet: Fleet, plan: Plan, wait: float, *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Show a plan, ask, and carry it out."""
+    import time
+
+    from rich.console import Console
+
+    from ops.operations.run import begin
+
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
+    if dry_run and as_json:
+        print_json(plan.as_record())
+        return
+    if not as_json:
+        for line in tell_plan(plan):
+            console.print(line, markup=False)
+    if dry_run:
+        return
+    if not yes:
+        typer.confirm("Go on?", abort=True, err=True)
+    began = time.monotonic()
+    operation = begin(fleet, plan, reporter(as_json), wait_seconds=wait)
+    if not as_json:
+        console.print(f"{operation.status} in {time.monotonic() - began:.1f} s")
+
+
+def tell_plan(plan: Plan) -> list[str]:
+    """A plan as lines for a person."""
+    lines = list(plan.summary)
+    lines += [f"  {number}. {step.title}" for number, step in enumerate(plan.steps, 1)]
+    return lines + [f"note: {warning}" for warning in plan.warnings]
+
+
+def reporter(as_json: bool) -> Reporter:
+    """Who is told while an operation runs."""
+    from ops.operations.report import JsonReporter, PeopleReporter
+
+    if as_json:
+        return JsonReporter()
+    from rich.console import Console
+
+    return PeopleReporter(Console(highlight=False))

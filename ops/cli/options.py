@@ -1,0 +1,29 @@
+"""Options that several commands have in common, and how their words are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Inventory = Annotated[
+    Path, typer.Option("-i", "--inventory", envvar="OPS_INVENTORY", help="Folder or file.")
+]
+Limit = Annotated[str, typer.Option(help="Only these hosts, comma-separated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonEvents = Annotated[
+    bool, typer.Option("--json", help="Print JSON; while it works, a line an event.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+Why = Annotated[str, typer.Option(help="For the journal, and for whoever is locked out.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another's operation.")]
+Drain = Annotated[float, typer.Option(min=0, help="Seconds that requests under way may take.")]
+Ready = Annotated[float, typer.Option(min=1, help="Seconds that an engine may take to load.")]
+Most = Annotated[int, typer.Option("--max-unavailable", min=1, help="How many are out at once.")]
+
+
+def parse_limit(text: str) -> tuple[str, ...]:
+    """Read host names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

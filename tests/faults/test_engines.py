@@ -1,0 +1,137 @@
+"""Engines that are killed or fall silent in the middle of an answer."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from app_process import ROOT, AppProcess
+from data_servers import free_port
+from scripted_engine import Hold, ScriptedEngine, chunk, say
+from vitals import held, settles
+
+TEXT = "One two three four five six seven eight nine ten eleven twelve."
+
+
+class StandIn:
+    """A stand-in engine as a process that can be killed."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._folder, self._port = folder, port
+        self.process: subprocess.Popen[bytes]
+        self.start()
+
+    def start(self) -> None:
+        script = self._folder / "script.yml"
+        script.write_text(f"answers: [{{match: '.', text: '{TEXT}'}}]\n")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stand_in_engine", "serve", str(self._folder),
+             "--port", str(self._port), "--served-model-name", "demo", "--script", str(script),
+             "--tokens-per-second", "20"],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    async def answers(self) -> None:
+        async with httpx2.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(httpx2.TransportError):
+                    await client.get(f"{self.url}/health")
+                    return
+                await asyncio.sleep(0.1)
+
+    async def busy(self) -> bool:
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"{self.url}/load")).json()["server_load"] > 0
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    prepared: AppProcess, configuration: dict[str, Any], engines: list[StandIn]
+) -> AsyncIterator[AppProcess]:
+    """The app before these engines."""
+    for engine in engines:
+        await engine.answers()
+    configuration["models"]["demo"]["endpoints"] = [engine.url for engine in engines]
+    app = AppProcess(prepared.folder, configuration)
+    app.key = prepared.key
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.kill()
+        await app.client.aclose()
+        for engine in engines:
+            engine.kill()
+
+
+async def test_an_engine_killed_in_mid_stream_costs_a_retraction_where_there_is_another(
+    prepared: AppProcess, configuration: dict[str, Any], tmp_path: Path
+) -> None:
+    engines = [StandIn(tmp_path, free_port()) for _ in range(2)]
+    async with serving(prepared, configuration, engines) as app:
+        before = await held(app)
+        async with app.streaming({"message": "Count."}) as (heard, events):
+            while heard.names().count("token") < 3:
+                await anext(events)
+            [victim] = [engine for engine in engines if await engine.busy()]
+            killed = time.monotonic()
+            victim.kill()
+            async for name in events:
+                if name == "token" and "retract" in heard.names():
+                    break
+            assert time.monotonic() - killed < 2
+            async for _ in events:
+                pass
+        assert heard.names().count("retract") == 1
+        assert heard.names()[-1] == "done"
+        assert heard.text() == TEXT
+        await settles(app, before)
+
+
+async def test_an_engine_killed_alone_is_waited_for_until_it_is_back(
+    prepared: AppProcess, configuration: dict[str, Any], tmp_path: Path
+) -> None:
+    engine = StandIn(tmp_path, free_port())
+    async with serving(prepared, configuration, [engine]) as app:
+        before = await held(app)
+        async with app.streaming({"message": "Count."}) as (heard, events):
+            while heard.names().count("token") < 3:
+                await anext(events)
+            engine.kill()
+            await asyncio.sleep(2)
+            engine.start()
+            async for _ in events:
+                pass
+        assert heard.names()[-1] == "done"
+        assert heard.text() == TEXT
+        await settles(app, before)
+
+
+async def test_an_engine_that_hangs_is_left_after_its_silence(
+    prepared: AppProcess, configuration: dict[str, Any], engine: ScriptedEngine
+) -> None:
+    configuration["limits"]["engine_silence_seconds"] = 1
+    app = AppProcess(prepared.folder, configuration)
+    app.key = prepared.key
+    await app.start()
+    before, hold = await held(app), Hold()
+    engine.queue = [[chunk({"content": "Half"}), hold], say("whole")]
+    began = time.monotonic()
+    heard = await app.chat("Go on.")
+    assert heard.names() == ["token", "retract", "token", "usage", "done"]
+    assert time.monotonic() - began < 5
+    await engine.idle(2)
+    await settles(app, before)
+    assert await app.end() == 0
+    await app.client.aclose()

@@ -1,0 +1,3 @@
+from remote_app import remote
+
+__all__ = ["remote"]
