@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from ops.evals.report import Report
 from ops.evals.run import run_suite
 from ops.evals.suite import Suite
 from ops.fleet.model import Fleet, Host, Model
-from ops.remote import connect
+from ops.remote import connect, forwarded
 
 if TYPE_CHECKING:
     from fabric import Connection
@@ -26,11 +25,8 @@ Say = Callable[[str], None]
 @contextmanager
 def slot_endpoint(connection: Connection, model: Model, slot: str) -> Iterator[Endpoint]:
     """Reach a slot's loopback port through the SSH connection."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with connection.forward_local(port, remote_port=model.slot_port(slot), remote_host="127.0.0.1"):
-        yield Endpoint(f"http://127.0.0.1:{port}", model.name)
+    with forwarded(connection, model.slot_port(slot)) as url:
+        yield Endpoint(url, model.name)
 
 
 def judge_slot(
