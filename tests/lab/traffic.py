@@ -141,16 +141,24 @@ class Traffic:
             turn += 1
             began, stream = time.monotonic(), turn % 2 == 0
             try:
-                try:
-                    first, why = await _ask(client, sni, stream=stream)
-                except _IdleClosedError:
-                    self.reconnects += 1
-                    first, why = await _ask(client, sni, stream=stream)
+                first, why = await self._ask_until_heard(client, sni, stream=stream)
             except (httpx2.HTTPError, _IdleClosedError) as problem:
                 first, why = 0.0, repr(problem)
             now = time.monotonic()
             self.answers.append(Answer(began, (first or now) - began, now - began, why, stream))
             await asyncio.sleep(self.pause)
+
+    async def _ask_until_heard(
+        self, client: httpx2.AsyncClient, sni: dict[str, Any], *, stream: bool
+    ) -> tuple[float, str]:
+        # A reload closes every idle connection, and each may be the pool's next one. More of them
+        # than clients there never are: after that many it is no idle connection's end.
+        for _ in range(self.clients):
+            try:
+                return await _ask(client, sni, stream=stream)
+            except _IdleClosedError:
+                self.reconnects += 1
+        return await _ask(client, sni, stream=stream)
 
 
 class _IdleClosedError(Exception):
