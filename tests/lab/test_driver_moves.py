@@ -20,7 +20,7 @@ from ops.demo.prepare import ensure_key
 from ops.lab.fleet_plan import require_plan
 from ops.places import ROOT
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 GPU_HOSTS = ("node2", "node4")
 PACE_SECONDS = 0.25  # between requests; the edge takes ten a second from one address

@@ -22,11 +22,9 @@ CUDA = "http://mirror.rackhand.test/current/cuda/ubuntu2404/x86_64"
 
 @pytest.fixture(scope="module")
 def machine(labs: Callable[..., Lab]) -> Iterator[GpuHost]:
-    """A host with two snapshots: as it came, and with the role's driver."""
+    """A host and its snapshot as it came."""
     host = fresh(labs(1, "ubuntu-24.04-facade", "H100:2"))
     host.keep("bare")
-    assert host.play().status == 0
-    host.keep("driven")
     yield host
     host.mirror("2026-11")
 
@@ -39,10 +37,20 @@ def bare(machine: GpuHost) -> GpuHost:
     return machine
 
 
-@pytest.fixture
-def driven(machine: GpuHost) -> GpuHost:
+@pytest.fixture(scope="module")
+def snapshot_with_driver(machine: GpuHost) -> str:
+    """A snapshot with the role's driver."""
     machine.mirror("2026-11")
-    machine.back_to("driven")
+    machine.back_to("bare")
+    assert machine.play().status == 0
+    machine.keep("driven")
+    return "driven"
+
+
+@pytest.fixture
+def driven(machine: GpuHost, snapshot_with_driver: str) -> GpuHost:
+    machine.mirror("2026-11")
+    machine.back_to(snapshot_with_driver)
     return machine
 
 
@@ -60,6 +68,7 @@ def test_a_stub_does_not_move_the_branch(bare: GpuHost) -> None:
     assert bare.packages == before
 
 
+@pytest.mark.long
 def test_the_bare_dcgm_name_does_not_take_dcgm_4_away(bare: GpuHost) -> None:
     trusted = f"deb [trusted=yes] {CUDA}/ /"
     bare.sh(f"echo '{trusted}' > /etc/apt/sources.list.d/person-cuda.list; apt-get update")
@@ -81,6 +90,7 @@ def test_the_bare_dcgm_name_does_not_take_dcgm_4_away(bare: GpuHost) -> None:
     assert "replaces DCGM 4 by version 3" in refused.output
 
 
+@pytest.mark.long
 def test_a_second_key_for_one_repository_does_not_stop_apt(bare: GpuHost) -> None:
     keyring = "cuda-keyring_1.1-1_amd64.deb"
     bare.sh(
@@ -108,6 +118,7 @@ def test_a_second_key_for_one_repository_does_not_stop_apt(bare: GpuHost) -> Non
     assert again.total("changed") == 0, again.output[-3000:]
 
 
+@pytest.mark.long
 def test_a_rerun_with_another_pin_is_a_move_and_no_failure(bare: GpuHost) -> None:
     trusted = f"deb [trusted=yes] {CUDA}/ /"
     bare.sh(f"echo '{trusted}' > /etc/apt/sources.list.d/person-cuda.list; apt-get update")
@@ -123,6 +134,7 @@ def test_a_rerun_with_another_pin_is_a_move_and_no_failure(bare: GpuHost) -> Non
     assert bare.loaded == "590.48.01"
 
 
+@pytest.mark.long
 def test_held_packages_do_not_break_a_move(bare: GpuHost) -> None:
     assert bare.apt(f"install {STACK} {MODULES}-generic")[0]
     bare.sh("dpkg -l '*nvidia*' | awk '/^ii/ {print $2}' | xargs apt-mark hold")
@@ -137,6 +149,7 @@ def test_held_packages_do_not_break_a_move(bare: GpuHost) -> None:
     assert bare.sh("apt-mark showhold") == ""
 
 
+@pytest.mark.long
 def test_a_mirror_in_mid_sync_is_waited_for(bare: GpuHost) -> None:
     bare.mirror("mid-sync")
     bare.sh("apt-get update")
@@ -176,6 +189,7 @@ ExecStop=/bin/sh -c 'echo stopped >> /run/docker-heard'
 THEIRS = {"log-driver": "journald", "features": {"buildkit": True}}
 
 
+@pytest.mark.long
 def test_daemon_json_keeps_what_others_wrote(driven: GpuHost) -> None:
     def lay_down_theirs() -> None:
         text = json.dumps(THEIRS)
@@ -225,6 +239,7 @@ def test_a_kernel_update_does_not_take_the_driver_away(bare: GpuHost) -> None:
     assert bare.attempt("nvidia-smi")[0]
 
 
+@pytest.mark.long
 def test_a_kernel_that_a_person_installed_gets_its_driver_before_it_boots(driven: GpuHost) -> None:
     assert driven.apt("install linux-image-6.8.0-94-generic")[0]
     run = driven.play()

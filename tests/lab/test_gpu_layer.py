@@ -49,6 +49,7 @@ def with_hardware(host: GpuHost, setting: str) -> None:
     host.reboot()
 
 
+@pytest.mark.long
 def test_secure_boot_refuses_what_nobody_signed_and_takes_what_ubuntu_signed(
     machine: GpuHost,
 ) -> None:
@@ -65,6 +66,7 @@ def test_secure_boot_refuses_what_nobody_signed_and_takes_what_ubuntu_signed(
     assert machine.loaded == "580.178.04"
 
 
+@pytest.mark.long
 def test_nvswitch_brings_the_fabric_manager_of_the_drivers_version(machine: GpuHost) -> None:
     machine.back_to("driven")
     with_hardware(machine, "nvswitch = yes")
@@ -110,6 +112,7 @@ MIG = {
 }
 
 
+@pytest.mark.long
 def test_a_gpu_is_cut_into_partitions_that_outlive_a_reboot_and_that_containers_hear_of(
     machine: GpuHost,
 ) -> None:

@@ -49,7 +49,7 @@ def wait_for_another_boot(name: str, host: str, before: str) -> None:
     pytest.fail(f"{host} did not come back within {BOOT} s")
 
 
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(scope="module", params=["bookworm", pytest.param("trixie", marks=pytest.mark.long)])
 def name(request: pytest.FixtureRequest) -> Iterator[str]:
     name = f"hosts-{request.param[:2]}"
     lab("down", "--name", name)

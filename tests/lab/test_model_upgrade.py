@@ -89,7 +89,8 @@ def test_flags_alone_are_moved_the_same_way_and_the_inventory_can_lead(
         pytest.param("out_of_memory", (), "CUDA out of memory", marks=pytest.mark.long),
         pytest.param("hang_at_load", ("--ready-timeout", "6"), "did not answer in 6 s",
                      marks=pytest.mark.long),
-        ("slow:40", ("--stage-seconds", "12", "--shift", "50,100"), "over its budget"),
+        pytest.param("slow:40", ("--stage-seconds", "12", "--shift", "50,100"), "over its budget",
+                     marks=pytest.mark.long),
         ("error_rate:0.5", ("--stage-seconds", "8", "--shift", "50,100"), "requests failed"),
     ],
 )  # fmt: skip
@@ -144,7 +145,8 @@ def test_an_engine_that_answers_garbage_is_stopped_by_the_suite_against_the_base
 
 
 @pytest.mark.parametrize(("kind", "moment", "how"), [
-    ("engine.shift", "done", "resume"), ("engine.commit", "done", "abort"),
+    ("engine.shift", "done", "resume"),
+    pytest.param("engine.commit", "done", "abort", marks=pytest.mark.long),
 ])  # fmt: skip
 def test_an_operator_who_dies_is_followed_by_another(
     stack: Stack, revisions: Revisions, tmp_path: Path, kind: str, moment: str, how: str
