@@ -18,7 +18,7 @@ one_at_a_time := tests/contract tests/lab
 bin := .venv/bin
 ansible_paths := playbooks roles collections molecule inventories/example inventories/fleet
 
-.PHONY: help environment test-environment demo test test-long lint bench lock lab-up lab-down
+.PHONY: help environment test-environment demo test test-long test-gpu lint bench lock lab-up lab-down
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,9 @@ lint: test-environment ## ruff, mypy, yamllint, ansible-lint, shellcheck
 
 bench: test-environment ## Benchmarks as ratios; writes docs/results/
 	@$(bin)/pytest -m bench tests/bench $(PYTEST_ARGS)
+
+test-gpu: test-environment ## What only a host with a GPU (and PyTorch) shows; writes docs/results/
+	@$(bin)/pytest -m gpu tests/gpu $(PYTEST_ARGS)
 
 lock: test-environment ## Write the lock files anew after a change of pyproject.toml
 	@$(PYTHON) scripts/lock.py

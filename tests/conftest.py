@@ -20,7 +20,7 @@ def _no_settings_of_this_person() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first: a broken unit is known before a lab boots."""
-    order = ("unit", "agent_app", "faults", "contract", "lab", "bench")
+    order = ("unit", "agent_app", "faults", "contract", "lab", "gpu", "bench")
     places = {name: number for number, name in enumerate(order)}
     root = Path(__file__).parent
     items.sort(key=lambda item: places.get(item.path.relative_to(root).parts[0], 0))

@@ -10,7 +10,7 @@ import pytest
 from gpu_host import GpuHost, fresh
 from stack import Lab
 
-from tests.unit.gpu_exporter.running import Scrape, parse
+from tests.unit.gpu_exporter.scraped import Scrape, parse
 
 pytestmark = pytest.mark.lab
 
