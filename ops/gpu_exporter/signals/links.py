@@ -17,7 +17,7 @@ UP = gauge(
 )
 LOST = gauge("gpu_nvlink_lost_links", "Links that were active at some time and are not now.")
 ERRORS = counter("gpu_nvlink_errors", "Errors of all links of the GPU.", "error")
-STATE = gauge("gpu_fabric_state", "0 not supported, 1 not started, 2 in progress, 3 completed.")
+STATE = gauge("gpu_fabric_state", "1 not started, 2 in progress, 3 completed.")
 HEALTHY = gauge("gpu_fabric_healthy", "1 while the fabric manager finds the GPU's part healthy.")
 MOST_LINKS = nvml.NVML_NVLINK_MAX_LINKS
 TOTALS = {
@@ -73,7 +73,9 @@ def _errors(device: Device, links: int) -> dict[str, float]:
 
 def _fabric(device: Device) -> Iterator[Sample]:
     info = nvml.c_nvmlGpuFabricInfo_v3_t()
-    if device.ask(nvml.nvmlDeviceGetGpuFabricInfoV, byref(info)) is not None:
+    if device.ask(nvml.nvmlDeviceGetGpuFabricInfoV, byref(info)) is None:
+        return
+    if info.state != nvml.NVML_GPU_FABRIC_STATE_NOT_SUPPORTED:  # one that stands alone has none
         yield from STATE.of(info.state)
         yield from HEALTHY.of(HEALTH.get(info.healthSummary))
 

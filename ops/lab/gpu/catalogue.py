@@ -18,7 +18,8 @@ NAMESPACE = uuid.UUID("5a7f9d4e-6f1c-4c39-9a5f-8f0b1d2c3e4a")  # of simulated GP
 ALIASES = {"A100": "A100-80", "V100": "V100-32", "H100-SXM": "H100", "RTXPRO6000": "RTX-PRO-6000"}
 FULL_BOARD = 8  # GPUs of a board that NVSwitches join
 HBM_BUS = 2048  # bits; a wider memory bus than this is HBM
-REMAP_BANKS = 640  # groups of spare rows, as an A100 counts them
+REMAP_BANKS = {"hopper": 2560}  # groups of spare rows, as a real H100 counts them
+REMAP_BANKS_BEFORE = 640  # as an A100 does
 ROW_REMAPPING = ("ampere", "ada", "hopper", "blackwell")  # older ones retire pages
 Triple = tuple[int, int, int]
 
@@ -30,6 +31,7 @@ class Model(BaseModel):
         power_w: Lowest limit, default limit, highest limit.
         thresholds: Shutdown, slowdown, memory (None: no sensor), highest working temperature.
         clocks: Highest graphics and memory clock.
+        video_mhz: Highest clock of the video engines; None: 0.9 of the graphics clock.
         pcie: Highest generation of the link.
         fans: Fans on the board; none on passive ones.
         mig: Compute slices, and the memory in GB that profile names divide.
@@ -50,6 +52,7 @@ class Model(BaseModel):
     power_w: Triple
     thresholds: tuple[int, int, int | None, int]
     clocks: tuple[int, int]
+    video_mhz: int | None = None
     pcie: int
     ecc: bool = False
     fans: int = 0
@@ -180,7 +183,7 @@ def _hardware(model: Model, index: int) -> dict[str, int | None]:
         "clock_max_graphics_mhz": graphics,
         "clock_max_sm_mhz": graphics,
         "clock_max_memory_mhz": memory_clock,
-        "clock_max_video_mhz": graphics * 9 // 10,
+        "clock_max_video_mhz": model.video_mhz or graphics * 9 // 10,
         "clock_application_graphics_mhz": graphics if model.ecc else None,
         "clock_application_memory_mhz": memory_clock if model.ecc else None,
         "power_limit_mw": default,
@@ -245,7 +248,8 @@ def _memory_errors(model: Model) -> dict[str, int | None]:
         return values | {f"retired_pages_{kind}": 0 for kind in kinds}
     values |= {f"remapped_rows_{k}": 0 for k in ("corrected", "uncorrected", "pending", "failure")}
     values |= {f"remap_banks_{kind}": 0 for kind in ("high", "partial", "low", "none")}
-    return values | {"remap_banks_max": REMAP_BANKS, "ecc_sram_threshold_exceeded": 0}
+    banks = REMAP_BANKS.get(model.architecture, REMAP_BANKS_BEFORE)
+    return values | {"remap_banks_max": banks, "ecc_sram_threshold_exceeded": 0}
 
 
 def _links(model: Model, nvswitch: bool) -> dict[str, int | None]:

@@ -23,7 +23,7 @@ def test_readings_are_in_base_units(machine: SimulatedMachine) -> None:
     expected = {
         ("gpu_temperature_celsius", "sensor", "gpu"): 71,
         ("gpu_temperature_celsius", "sensor", "memory"): 80,
-        ("gpu_temperature_threshold_celsius", "threshold", "slowdown"): 92,
+        ("gpu_temperature_threshold_celsius", "threshold", "slowdown"): 89,
         ("gpu_temperature_threshold_celsius", "threshold", "shutdown"): 95,
         ("gpu_temperature_threshold_celsius", "threshold", "gpu_max"): 87,
         ("gpu_power_limit_watts", "limit", "enforced"): 700,

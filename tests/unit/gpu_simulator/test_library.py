@@ -121,7 +121,7 @@ def test_readings_are_those_of_the_description(machine: SimulatedMachine) -> Non
         "name": "NVIDIA H100 80GB HBM3",
         "uuid": machine.described().gpus[0].texts["uuid"],
         "temperature": 71,
-        "slowdown": 92,
+        "slowdown": 89,
         "margin": 16,
         "load": 93,
         "memory": [81559, 70000],
