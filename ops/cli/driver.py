@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.cli.options import Drain, DryRun, Inventory, Json, Limit, Ready, Yes
+from ops.cli.options import Drain, DryRun, Inventory, Json, Limit, Ready, Yes, parse_limit
 from ops.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -180,9 +180,7 @@ def chosen(fleet: Fleet, limit: str) -> tuple[Host, ...]:
     from ops.errors import InputError
 
     hosts = fleet.group("gpu")
-    if not limit:
-        return hosts
-    named = tuple(fleet.host(name.strip()) for name in limit.split(","))
+    named = tuple(fleet.host(name) for name in parse_limit(limit)) or hosts
     for host in named:
         if host not in hosts:
             raise InputError(

@@ -25,5 +25,18 @@ Most = Annotated[int, typer.Option("--max-unavailable", min=1, help="How many ar
 
 
 def parse_limit(text: str) -> tuple[str, ...]:
-    """Read host names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    """Read host names; none of them means every host.
+
+    Raises:
+        InputError: The option is given and names no host, as `,` does.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if text and not names:
+        from ops.errors import InputError
+
+        raise InputError(
+            f"{text!r} names no host",
+            place="--limit",
+            cure="name hosts, as in --limit gpu1,gpu2, or leave it out for all",
+        )
+    return names
