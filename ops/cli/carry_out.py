@@ -41,6 +41,25 @@ def carry_out(
         console.print(f"{operation.status} in {time.monotonic() - began:.1f} s")
 
 
+def carry_out_through_reboots(
+    fleet: Fleet, plan: Plan, wait: float, *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Carry a plan out; where the keeper of lock and journal reboots, take it up afterwards."""
+    from ops.operations import run
+    from ops.operations.keeper import LockLostError, keeper
+
+    try:
+        carry_out(fleet, plan, wait, yes=yes, dry_run=dry_run, as_json=as_json)
+    except LockLostError as lost:
+        name = lost.operation
+        reboots = {host for step in plan.steps for host in step.values.get("hosts", ())}
+        if not name or keeper(fleet).name not in reboots:
+            raise
+        operation = run.resume(fleet, name, reporter(as_json))
+        if not as_json:
+            typer.echo(operation.status)
+
+
 def tell_plan(plan: Plan) -> list[str]:
     """A plan as lines for a person."""
     lines = list(plan.summary)

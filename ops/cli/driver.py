@@ -6,14 +6,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.cli.options import Drain, DryRun, Inventory, Json, Limit, Ready, Yes, parse_limit
+from ops.cli.carry_out import carry_out_through_reboots
+from ops.cli.options import (
+    Drain,
+    DryRun,
+    Inventory,
+    Json,
+    JsonEvents,
+    Limit,
+    Ready,
+    Wait,
+    Why,
+    Yes,
+    parse_limit,
+)
 from ops.cli.output import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from rich.console import Console
 
-    from ops.driver.move import Patience
-    from ops.driver.plan import HostMove
+    from ops.driver.plan import Choices, HostMove
     from ops.driver.state import DriverState
     from ops.fleet.model import Fleet, Host
 
@@ -66,109 +80,108 @@ def upgrade(
     inventory: Inventory,
     to: To,
     limit: Limit = "",
-    as_json: Json = False,
-    yes: Yes = False,
-    dry_run: DryRun = False,
     drain_timeout: Drain = 300,
     ready_timeout: Ready = 900,
+    why: Why = "",
+    wait: Wait = 0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonEvents = False,
 ) -> None:
     """Move hosts to a branch or version, one after the other.
 
     Each host is drained, moved in one apt transaction, rebooted if the loaded
     module is not the installed one, proven, and let in again. The first failure
-    ends it; run it again to go on.
+    brings every host back to the driver that it had.
 
     Example: ops driver upgrade -i inventories/example --to 595
     """
-    from ops.driver.move import Patience
-    from ops.driver.plan import Target
+    from ops.driver.plan import Choices, Target
     from ops.fleet import load
 
     target = Target.parse(to)
     fleet = load(inventory)
-    hosts = chosen(fleet, limit)
-    patience = Patience(drain_timeout, ready_timeout)
     wanted = target.variables()
-    if not _run(fleet, hosts, lambda _state: wanted, patience, as_json, yes, dry_run):
-        return
-    if limit:
-        typer.echo(f"The inventory is as it was: {limit} went ahead of it to {to}")
-        return
-    write_back(fleet, target.branch, target.version)
+    moves = _moves(fleet, chosen(fleet, limit), lambda _state: wanted)
+    lasting = None if limit else _lasting(target.branch, target.version)
+    choices = Choices(drain_timeout, ready_timeout, why)
+    _run(fleet, "driver upgrade", moves, lasting, choices, wait,
+         yes=yes, dry_run=dry_run, as_json=as_json)  # fmt: skip
 
 
 @app.command()
 def rollback(
     inventory: Inventory,
     limit: Limit = "",
-    as_json: Json = False,
-    yes: Yes = False,
-    dry_run: DryRun = False,
     drain_timeout: Drain = 300,
     ready_timeout: Ready = 900,
+    why: Why = "",
+    wait: Wait = 0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonEvents = False,
 ) -> None:
     """Bring back the exact packages that each host had before.
 
     Example: ops driver rollback -i inventories/example --limit gpu1
     """
-    from ops.driver.move import Patience
-    from ops.driver.plan import previous_variables
+    from ops.driver.plan import Choices, previous_variables
     from ops.fleet import load
 
     fleet = load(inventory)
-    hosts = chosen(fleet, limit)
-    patience = Patience(drain_timeout, ready_timeout)
-    moves = _run(fleet, hosts, previous_variables, patience, as_json, yes, dry_run)
+    moves = _moves(fleet, chosen(fleet, limit), previous_variables)
     targets = {(m.variables["nvidia_driver_branch"], m.to) for m in moves}
-    if limit or len(targets) != 1:
-        return
-    branch, version = targets.pop()
-    write_back(fleet, branch, version)
+    lasting = None if limit or len(targets) != 1 else _lasting(*targets.pop())
+    choices = Choices(drain_timeout, ready_timeout, why)
+    _run(fleet, "driver rollback", moves, lasting, choices, wait,
+         yes=yes, dry_run=dry_run, as_json=as_json)  # fmt: skip
 
 
-def write_back(fleet: Fleet, branch: str, version: str) -> None:
-    """Make the inventory want what its hosts now have, so that site.yml leaves them alone."""
-    from ops.fleet.desired import write_variables
+def _lasting(branch: str, version: str) -> dict[str, str]:
+    """What the inventory is to want."""
+    return {"nvidia_driver_branch": branch, "nvidia_driver_version": version}
 
-    lasting = {"nvidia_driver_branch": branch, "nvidia_driver_version": version}
-    for path in write_variables(fleet.inventory, "gpu", lasting):
-        typer.echo(f"Wrote {version or branch} into {path}")
+
+def _moves(
+    fleet: Fleet, hosts: tuple[Host, ...], wanted: Callable[[DriverState], Mapping[str, Any]]
+) -> list[HostMove]:
+    """What happens on each host; asking apt takes a while."""
+    from rich.console import Console
+
+    from ops.driver.check import survey_moves
+
+    with Console(stderr=True).status("asking the hosts what apt would do …"):
+        return survey_moves(fleet, hosts, wanted)
 
 
 def _run(
     fleet: Fleet,
-    hosts: tuple[Host, ...],
-    wanted: Any,
-    patience: Patience,
-    as_json: bool,
+    verb: str,
+    moves: list[HostMove],
+    lasting: Mapping[str, Any] | None,
+    choices: Choices,
+    wait: float,
+    *,
     yes: bool,
     dry_run: bool,
-) -> list[HostMove]:
-    """Plan, show, ask, do; the moves that were carried out."""
-    import time
-
+    as_json: bool,
+) -> None:
+    """Show the moves, ask, do."""
     from rich.console import Console
 
-    from ops.driver import move as moving
+    from ops.driver.plan import plan_operation
+    from ops.fleet.desired import defined_variables
 
-    console = Console(highlight=False)
-    with Console(stderr=True).status("asking the hosts what apt would do …"):
-        moves = moving.plan(fleet, hosts, wanted)
-    if as_json:
-        print_json({"moves": [m.as_record() for m in moves]})
-    else:
-        show_plan(console, moves)
-    if dry_run:
-        return []
-    if not yes and any(m.needed for m in moves):
-        typer.confirm("Go on?", abort=True, err=True)
-    began = time.monotonic()
-    progress = Console(stderr=True, highlight=False) if as_json else console
-    states = moving.carry_out(fleet, moves, patience, progress)
+    if lasting is not None:
+        defined_variables(fleet.inventory, "gpu", lasting)  # refuses now, not after the last host
+    planned = plan_operation(fleet, verb, moves, lasting, choices)
+    if dry_run and as_json:
+        print_json({"moves": [move.as_record() for move in moves], "plan": planned.as_record()})
+        return
     if not as_json:
-        console.print(f"\n{len(states)} host(s) in {time.monotonic() - began:.0f} s")
-        show_states(console, states)
-    return moves
+        show_moves(Console(highlight=False), moves)
+    if planned.steps:
+        carry_out_through_reboots(fleet, planned, wait, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def chosen(fleet: Fleet, limit: str) -> tuple[Host, ...]:
@@ -219,15 +232,13 @@ def show_states(console: Console, states: list[DriverState]) -> None:
         console.print(f"! {note}", style="red", markup=False, soft_wrap=True)
 
 
-def show_plan(console: Console, moves: list[HostMove]) -> None:
-    """Each host's steps, the packages, and what to know before saying yes."""
+def show_moves(console: Console, moves: list[HostMove]) -> None:
+    """Each host's packages; the steps and what to know before saying yes are the plan's."""
     for move in moves:
-        console.print(f"\n{move.host}", style="bold")
-        for number, step in enumerate(move.steps(), 1):
-            console.print(f"  {number}. {step}", markup=False)
+        count = len(move.install) + len(move.remove)
+        told = f"{move.installed or 'no driver'} to {move.to}, {count} packages"
+        console.print(f"{move.host}: {told if move.needed else 'has this driver, loaded'}")
         for name, version in move.install.items():
-            console.print(f"     + {name} {version}", style="dim", markup=False)
+            console.print(f"  + {name} {version}", style="dim", markup=False)
         for name in move.remove:
-            console.print(f"     - {name}", style="dim", markup=False)
-        for warning in move.warnings():
-            console.print(f"  ! {warning}", style="yellow", markup=False)
+            console.print(f"  - {name}", style="dim", markup=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.cli.carry_out import carry_out, reporter
+from ops.cli.carry_out import carry_out, carry_out_through_reboots
 from ops.cli.options import (
     Drain,
     DryRun,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from ops.fleet.model import Fleet
     from ops.models.state import ModelOnHost
-    from ops.operations.plan import Plan
 
 app = typer.Typer(
     help="Restart engines, the app or hosts, a few at a time, without a failed request.",
@@ -144,7 +143,7 @@ def host(
         why=why,
     )
     plan = host_plan.plan_restart(fleet, host_plan.pick(fleet, names), choices)
-    _through_reboots(fleet, plan, wait, yes=yes, dry_run=dry_run, as_json=as_json)
+    carry_out_through_reboots(fleet, plan, wait, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("all")
@@ -192,22 +191,3 @@ def _states(fleet: Fleet, name: str, limit: str) -> dict[str, Sequence[ModelOnHo
     hosts = [host for host in fleet.group("gpu") if not chosen or host.name in chosen]
     names = [name] if name else [model.name for host in hosts for model in host.models]
     return {name: survey(fleet, name, chosen) for name in dict.fromkeys(names)}
-
-
-def _through_reboots(
-    fleet: Fleet, plan: Plan, wait: float, *, yes: bool, dry_run: bool, as_json: bool
-) -> None:
-    """Carry a plan out; where the keeper of lock and journal reboots, take it up afterwards."""
-    from ops.operations import run
-    from ops.operations.keeper import LockLostError, keeper
-
-    try:
-        carry_out(fleet, plan, wait, yes=yes, dry_run=dry_run, as_json=as_json)
-    except LockLostError as lost:
-        name = lost.operation
-        reboots = {host for step in plan.steps for host in step.values.get("hosts", ())}
-        if not name or keeper(fleet).name not in reboots:
-            raise
-        operation = run.resume(fleet, name, reporter(as_json))
-        if not as_json:
-            typer.echo(operation.status)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ops.driver.state import DriverState
 from ops.errors import InputError
 from ops.fleet.model import Fleet
+from ops.operations.plan import Plan, Step
 
 VERSION = re.compile(r"(\d{3,4})(\.\d+(?:\.\d+)?)?")
 INSTALL, REMOVE = "install ", "remove "
@@ -89,23 +90,6 @@ class HostMove:
         """The move for programs."""
         return {**asdict(self), "needed": self.needed}
 
-    def steps(self) -> list[str]:
-        """The move as a person would tell it."""
-        if not self.needed:
-            return ["nothing: it has this driver, loaded"]
-        count = len(self.install) + len(self.remove)
-        told = [
-            f"refuse new requests, wait for those of {', '.join(self.models)}",
-            "stop its engines",
-            f"one apt transaction of {count} packages: {self.installed or 'no driver'} to {self.to}"
-            if count
-            else "no package moves",
-            f"reboot: {self.reboot}" if self.reboot else "no reboot",
-            f"prove that {self.to} is loaded and every GPU answers",
-            "start its engines, wait until each makes a token, let requests in",
-        ]
-        return told if self.models else [told[2], told[3], told[4]]
-
     def warnings(self) -> list[str]:
         """What the operator should know before saying yes."""
         if not self.needed:
@@ -180,11 +164,91 @@ def previous_variables(state: DriverState) -> dict[str, Any]:
             place=f"{state.host}: /etc/ansible/facts.d/nvidia_driver.fact",
             cure="name a version: ops driver upgrade --to 580.178.04",
         )
+    return recorded_variables(previous)
+
+
+def recorded_variables(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The role's variables that bring back the packages of a record."""
     found = {
-        "nvidia_driver_branch": previous["branch"],
-        "nvidia_driver_version": previous["version"],
-        "nvidia_driver_packages": previous["packages"],
+        "nvidia_driver_branch": record["branch"],
+        "nvidia_driver_version": record["version"],
+        "nvidia_driver_packages": record["packages"],
     }
-    if previous.get("channel"):
-        found["nvidia_driver_channel"] = previous["channel"]
+    if record.get("channel"):
+        found["nvidia_driver_channel"] = record["channel"]
     return found
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How an operator wants it.
+
+    Attributes:
+        drain_seconds: How long requests under way may take.
+        ready_seconds: How long a host's engines may take to serve.
+        why: In the operator's words.
+    """
+
+    drain_seconds: float = 300.0
+    ready_seconds: float = 900.0
+    why: str = ""
+
+
+def plan_operation(
+    fleet: Fleet,
+    verb: str,
+    moves: Sequence[HostMove],
+    lasting: Mapping[str, Any] | None,
+    choices: Choices,
+) -> Plan:
+    """Plan moves as one operation: host by host, the first failure brings all back.
+
+    Args:
+        fleet: The whole fleet.
+        verb: `driver upgrade`, `driver rollback`.
+        moves: What happens on each host.
+        lasting: What the inventory is to want afterwards; None leaves it as it is.
+        choices: Bounds and reasons.
+    """
+    keeper = fleet.first("data").name
+    # The keeper of lock and journal goes last: until then its line is whole.
+    needed = sorted((move for move in moves if move.needed), key=lambda m: m.host == keeper)
+    steps = [step for move in needed for step in _steps(move, choices)]
+    warnings = [warning for move in needed for warning in move.warnings()]
+    if lasting is not None:
+        told = lasting["nvidia_driver_version"] or lasting["nvidia_driver_branch"]
+        values = {"variables": dict(lasting)}
+        steps.append(Step("driver.inventory", "", f"the inventory wants {told}", values))
+    elif needed:
+        warnings.append("the inventory stays as it is: these hosts go ahead of it")
+    return Plan(
+        verb=verb,
+        subject=" ".join(move.host for move in needed),
+        summary=(f"{len(needed)} of {len(moves)} host(s) move, one after another",),
+        steps=tuple(steps),
+        warnings=tuple(warnings),
+        why=choices.why,
+    )
+
+
+def _steps(move: HostMove, choices: Choices) -> list[Step]:
+    values = {
+        "hosts": [move.host],
+        "to": move.to,
+        "drain_seconds": choices.drain_seconds,
+        "ready_seconds": choices.ready_seconds,
+    }
+    reboot = f", reboot: {move.reboot}" if move.reboot else ""
+    return [
+        Step(f"driver.{kind}", move.host, f"{move.host}: {title}", {**values, **more})
+        for kind, title, more in (
+            ("drain", "out of traffic, requests under way end", {}),
+            (
+                "move",
+                f"{move.installed or 'no driver'} to {move.to}{reboot}",
+                {"variables": dict(move.variables)},
+            ),
+            ("prove", f"{move.to} is loaded, GPUs answer, engines make tokens", {}),
+            ("let_in", "back into traffic", {}),
+        )
+    ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ops.errors import OpsError
+from ops.errors import InputError, OpsError
 
 HEAD = re.compile(r"(?:#[^\n]*\n|\s*\n)*---[^\S\n]*\n")
 
@@ -24,14 +24,8 @@ def write_variables(inventory: Path, group: str, values: Mapping[str, Any]) -> l
         The files that changed.
 
     Raises:
-        OpsError: A variable stands in several files, or the inventory is a single file.
+        InputError, OpsError: As `home`.
     """
-    if not inventory.is_dir():
-        raise OpsError(
-            f"{inventory} is a single file, which ops does not rewrite",
-            place=str(inventory),
-            cure="write " + ", ".join(f"{k}: {v!r}" for k, v in values.items()) + " into it",
-        )
     homes = {name: home(inventory, group, name) for name in values}
     changed = []
     for path in dict.fromkeys(homes.values()):
@@ -41,8 +35,38 @@ def write_variables(inventory: Path, group: str, values: Mapping[str, Any]) -> l
     return changed
 
 
+def defined_variables(inventory: Path, group: str, names: Iterable[str]) -> dict[str, Any]:
+    """The values of those variables that the inventory defines, where `write_variables` writes."""
+    found = {name: read(home(inventory, group, name)) for name in names}
+    return {name: content[name] for name, content in found.items() if name in content}
+
+
+def restore_variables(
+    inventory: Path, group: str, before: Mapping[str, Any], names: Iterable[str]
+) -> None:
+    """Bring variables back to what `defined_variables` found; those it did not find go."""
+    write_variables(inventory, group, before)
+    for name in set(names) - set(before):
+
+        def remove(content: Any, name: str = name) -> None:
+            content.pop(name, None)
+
+        edit(home(inventory, group, name), remove)
+
+
 def home(inventory: Path, group: str, name: str) -> Path:
-    """The file that defines a variable, or the one that is to."""
+    """The file that defines a variable, or the one that is to.
+
+    Raises:
+        InputError: The inventory is a single file.
+        OpsError: The variable stands in several files.
+    """
+    if not inventory.is_dir():
+        raise InputError(
+            f"{inventory} is a single file, which ops does not rewrite",
+            place=str(inventory),
+            cure=f"make it a folder with group_vars/{group}.yml, as inventories/example is",
+        )
     files = sorted(
         path
         for folder in ("group_vars", "host_vars")

@@ -18,13 +18,13 @@ def wanted_entry(inventory: Path, name: str) -> dict[str, Any]:
     Raises:
         InputError: It has none, or has `models` somewhere that ops cannot write.
     """
-    entries = read(_file(inventory)).get("models") or []
+    entries = read(home(inventory, "all", "models")).get("models") or []
     for entry in entries:
         if isinstance(entry, Mapping) and entry.get("name") == name:
             return dict(entry)
     raise InputError(
         f"models has no entry named {name}",
-        place=str(_file(inventory)),
+        place=str(home(inventory, "all", "models")),
         cure="one of: " + ", ".join(str(entry.get("name")) for entry in entries),
     )
 
@@ -35,7 +35,7 @@ def write_entry(inventory: Path, name: str, entry: Mapping[str, Any]) -> Path | 
     Raises:
         OpsError: There is no such entry to change.
     """
-    path = _file(inventory)
+    path = home(inventory, "all", "models")
 
     def change(content: Any) -> None:
         for found in content.get("models") or ():
@@ -49,16 +49,6 @@ def write_entry(inventory: Path, name: str, entry: Mapping[str, Any]) -> Path | 
         raise OpsError(f"models has no entry named {name} any more", place=str(path))
 
     return path if edit(path, change) else None
-
-
-def _file(inventory: Path) -> Path:
-    if not inventory.is_dir():
-        raise InputError(
-            f"{inventory} is a single file, which ops does not rewrite",
-            place=str(inventory),
-            cure="make it a folder with group_vars/all.yml, as inventories/example is",
-        )
-    return home(inventory, "all", "models")
 
 
 class WriteModel:

@@ -13,6 +13,7 @@ from ops.operations.plan import Step
 
 KINDS = {
     "app": "ops.app.steps",
+    "driver": "ops.driver.steps",
     "engine": "ops.models.steps",
     "host": "ops.restarts.host_steps",
     "inventory": "ops.models.inventory",

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from ops.cli import restart
+from ops.cli.carry_out import carry_out_through_reboots
 from ops.fleet.model import Fleet, Host, Model
 from ops.operations import run
 from ops.operations.journal import Operation
@@ -34,9 +35,9 @@ def reboot(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         resumed.append(operation)
         return Operation(operation, plan, ({"event": "end"},))
 
-    monkeypatch.setattr(restart, "carry_out", carry_out)
+    monkeypatch.setattr("ops.cli.carry_out.carry_out", carry_out)
     monkeypatch.setattr(run, "resume", resume)
-    restart._through_reboots(FLEET, plan, 0, yes=True, dry_run=False, as_json=False)
+    carry_out_through_reboots(FLEET, plan, 0, yes=True, dry_run=False, as_json=False)
     return resumed
 
 

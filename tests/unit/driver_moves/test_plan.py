@@ -46,13 +46,11 @@ def test_a_move_reboots_when_another_module_is_loaded() -> None:
     assert made.install == {"nvidia-utils": "595.91.07-1"}
     assert made.remove == ("nvidia-utils-580",)
     assert made.reboot == "580.178.04 is loaded, 595.91.07 will be installed"
-    assert "reboot: 580.178.04 is loaded, 595.91.07 will be installed" in made.steps()
 
 
 def test_a_bare_host_does_not_reboot() -> None:
     made = move(fleet("a", "b"), DriverState("a", devices=1))
     assert (made.needed, made.reboot) == (True, "")
-    assert "no reboot" in made.steps()
 
 
 def test_a_host_that_has_it_is_left_alone() -> None:
