@@ -74,7 +74,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
             alertmanager_email_require_tls=False,
             # Nobody listens there: a receiver that fails.
             alertmanager_slack_url="http://127.0.0.1:1/",
-            alertmanager_group_wait_s=1,
+            alertmanager_group_wait_s=4,
         )
         text = role.render(CONFIG).replace(role.value("__alertmanager_secrets"), str(folder))
         (folder / "slack_url").write_text("http://127.0.0.1:1/")
