@@ -10,6 +10,7 @@ from ops.doctor.finding import (
     INFO,
     SEVERITIES,
     WARNING,
+    Case,
     Finding,
     HostReport,
     Report,
@@ -101,6 +102,25 @@ def _wrap(text: str, width: int) -> list[str]:
     return textwrap.wrap(
         text, width, break_long_words=True, break_on_hyphens=False, replace_whitespace=True
     )
+
+
+def draw_case(layer: str, case: Case, width: int) -> Iterator[Line]:
+    """Yield the lines of a case of the catalogue; what a host would fill in is in capitals."""
+    width = max(NARROWEST, width)
+    yield ((case.name, "bold"), (f"  {case.severity}, {layer}", STYLES[case.severity]))
+    for name, text in (("Symptom", case.symptom), ("Cause", case.cause), ("Cure", case.cure)):
+        yield from _field(name, filled(text), width)
+    yield ()
+
+
+def filled(text: str) -> str:
+    """Return a template with its values' names in capitals."""
+    return text.format_map(_Capitals())
+
+
+class _Capitals(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return key.upper()
 
 
 def _sum(report: Report) -> Iterator[Line]:

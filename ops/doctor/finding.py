@@ -69,10 +69,10 @@ class Case:
 
 
 class _Known(dict[str, Any]):
-    """A log that does not tell a value leaves a word that reads."""
+    """What a log does not tell is a question mark."""
 
     def __missing__(self, key: str) -> str:
-        return f"(unknown {key.replace('_', ' ')})"
+        return "?"
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,11 @@ class Report:
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Sort findings, and keep one of each case and subject."""
+    """Sort findings, causes before what they bring about; keep one of each case and subject."""
     kept: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         kept.setdefault((finding.case, finding.subject), finding)
-    return tuple(sorted(kept.values(), key=lambda f: (ORDER[f.severity], f.subject, f.case)))
+    return tuple(sorted(kept.values(), key=lambda f: ORDER[f.severity]))
 
 
 def hosts_worst_first(hosts: Sequence[HostReport]) -> tuple[HostReport, ...]:

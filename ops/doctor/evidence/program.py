@@ -11,8 +11,9 @@ from concurrent.futures import TimeoutError as Late
 from time import monotonic
 from typing import Any
 
-from ops.doctor.evidence import gpu, machine
+from ops.doctor.evidence import engines, gpu, machine, services, units
 from ops.doctor.evidence.command import first, read
+from ops.live import look_program
 
 PATIENCE_SECONDS = 40.0
 """For all parts together; one that hangs is a complaint."""
@@ -47,9 +48,35 @@ def local() -> dict[str, Any]:
     return gather({"machine": machine.gather, "gpu": lambda: gpu.gather(unit_of)})
 
 
-def main(wanted: dict[str, Any]) -> None:
+def whole(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all of a host of a fleet.
+
+    Args:
+        wanted: `address` (where the app listens), `domain`, `names` (to resolve here) and `keeper`
+            (whether operations are kept here).
+    """
+    return gather(
+        {
+            "machine": machine.gather,
+            "gpu": lambda: gpu.gather(unit_of),
+            "units": units.gather,
+            "ports": units.listeners,
+            "engines": engines.gather,
+            "redis": services.redis,
+            "postgres": services.postgres,
+            "nginx": services.nginx,
+            "certificate": lambda: services.certificate(wanted["domain"]),
+            "app": lambda: services.app(wanted["address"]),
+            "names": lambda: services.names(wanted["names"]),
+            "traffic": services.operation,
+            "facts": services.facts,
+            "operation": look_program.operation if wanted["keeper"] else lambda: None,
+        }
+    )
+
+
+def main(wanted: Mapping[str, Any]) -> None:
     """Print it and leave at once: a part that hangs must not keep us."""
-    del wanted
-    print(json.dumps(local()), flush=True)
+    print(json.dumps(whole(wanted)), flush=True)
     sys.stdout.flush()
     os._exit(0)
