@@ -139,7 +139,7 @@ def _postgres(
     lines = [line for line in postgres["log"] if re.search(r"FATAL|PANIC|ERROR|LOG:.*could", line)]
     if units.get(unit, {}).get("active") != "active":
         why = cause_of([*log, *postgres["log"]], "somebody stopped it, or it failed")
-        evidence = [*log[-3:], *lines[-3:], said]
+        evidence = [f"{unit}: {state}", *log[-2:], *lines[-2:], said]
         yield POSTGRES_DOWN.found(host, unit, *evidence, state=state, why=why, unit=unit)
     elif said:
         known = next((a for a in ANSWERS if re.search(a[0], said)), None)

@@ -259,4 +259,5 @@ def _answers(
         yield NO_TOKEN.found(host, name, f"POST /v1/completions: {status}", answers["said"],
                              status=status, why=why, **known)  # fmt: skip
     if unit["restarts"] and answers is not None and seconds < 900:
-        yield CRASHES.found(host, name, *lines, restarts=unit["restarts"], **known)
+        line = f"NRestarts={unit['restarts']}, active for {seconds:.0f} s"
+        yield CRASHES.found(host, name, line, *lines, restarts=unit["restarts"], **known)

@@ -127,7 +127,7 @@ CURES = {
     "/opt/agent_app/releases": "ops provision --tags agent_app --limit {host}",
 }
 OTHERS = re.compile(
-    r"(engine|agent_app|redis-server|postgresql)[@.]|nginx\.|certbot\.|nvidia-fabricmanager"
+    r"(engine|agent_app|redis-server|postgresql)[@._]|nginx\.|certbot\.|nvidia-fabricmanager"
 )
 """Units that another module of rules speaks of."""
 
@@ -158,7 +158,7 @@ def judge(host: str, evidence: Mapping[str, Any]) -> Iterator[Finding]:
     for unit in evidence.get("units", []):
         if unit["active"] == "failed" and not OTHERS.match(unit["unit"]):
             yield UNIT_FAILED.found(
-                host, unit["unit"], *unit["log"][-4:], unit=unit["unit"], result=unit["result"],
+                host, unit["unit"], f"{unit['sub']}, {unit['result']}", *unit["log"][-4:], unit=unit["unit"], result=unit["result"],
                 why="its last log lines say why",
             )  # fmt: skip
 

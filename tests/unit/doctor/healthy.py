@@ -30,6 +30,16 @@ def process(index: int, pid: str, mib: int, unit: str) -> dict[str, Any]:
             "process_name": "VLLM::EngineCore", "name": "VLLM::Engine", "dead": False}  # fmt: skip
 
 
+def unit(name: str, **more: Any) -> dict[str, Any]:
+    """A unit that runs, and has for long."""
+    return {"unit": name, "active": "active", "sub": "running", "result": "success", "restarts": 0,
+            "status": 0, "pid": 100, "enabled": "enabled", "memory_max": "infinity",
+            "active_seconds": 90000.0, "log": [], "log_before": [], **more}  # fmt: skip
+
+
+UNITS = ("engine@chat-blue.service", "agent_app@8200.service", "nginx.service",
+         "postgresql@16-main.service", "redis-server@cache.service", "redis-server@state.service",
+         "certbot.timer", "certbot.service")  # fmt: skip
 MODULE = {"version": "580.178.04", "flavour": "open"}
 HEALTHY: dict[str, Any] = {
     "complaints": [],
@@ -63,4 +73,42 @@ HEALTHY: dict[str, Any] = {
         "nvlink": "GPU 0: NVIDIA H100\n\t Link 0: 26.562 GB/s\n",
         "cuda": {"code": 0, "error": "CUDA_SUCCESS", "count": 2},
     },
+    "units": [unit(name, active="inactive" if name == "certbot.service" else "active")
+              for name in UNITS],
+    "ports": {
+        port: {"address": "127.0.0.1", "process": process, "pid": "100", "unit": owner}
+        for port, process, owner in (
+            ("8100", "vllm", "engine@chat-blue.service"), ("443", "nginx", "nginx.service"),
+            ("80", "nginx", "nginx.service"),
+        )
+    },
+    "engines": {
+        "fact": {"chat": {"active": "blue", "revision": "abc"}},
+        "fact_complaint": "",
+        "slots": [{
+            "model": "chat", "slot": "blue", "unit": "engine@chat-blue.service", "port": "8100",
+            "command": "/opt/vllm/0.32.0-cuda/bin/vllm", "command_there": True, "gpus": "0,1",
+            "arguments": "serve /srv/models/chat/abc", "flags": {},
+            "weights": {"path": "/srv/models/chat/abc", "there": True, "manifest": True,
+                        "missing": [], "wrong_size": [], "empty": []},
+            "answers": {"health": 200, "running": 0.0, "waiting": 0.0, "tokens": 9.0, "token": 200,
+                        "said": "", "seconds": 0.2},
+        }],
+    },
+    "redis": [{"name": name, "unit": f"redis-server@{name}.service", "port": port,
+               "said": "-NOAUTH Authentication required."}
+              for name, port in (("cache", "6379"), ("state", "6380"))],
+    "postgres": {"unit": "postgresql@16-main.service", "said": "", "connections": 20, "most": 200,
+                 "log": []},
+    "nginx": {"status": 0, "said": []},
+    "certificate": {"kind": "agent.example.com", "where": "/etc/letsencrypt/live/agent.example.com",
+                    "expires": NOW + 60 * 86400, "fingerprint": "AA:BB", "issuer": "CN = R11",
+                    "served": {"expires": NOW + 60 * 86400, "fingerprint": "AA:BB", "issuer": "x"},
+                    "complaint": "", "names": ["agent.example.com"], "log": []},
+    "app": [{"port": "8200", "unit": "agent_app@8200.service", "status": 200, "said": "",
+             "not_ready": {}, "degraded": {}}],
+    "names": {}, "traffic": {"drained": "", "drained_seconds": 0.0, "held": {}}, "facts": [],
+    "operation": None,
+    "groups": ["agent", "data", "edge", "gpu"], "domain": "agent.example.com",
+    "inventory": {"chat": "abc"},
 }  # fmt: skip
