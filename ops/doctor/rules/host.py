@@ -158,7 +158,8 @@ def judge(host: str, evidence: Mapping[str, Any]) -> Iterator[Finding]:
     for unit in evidence.get("units", []):
         if unit["active"] == "failed" and not OTHERS.match(unit["unit"]):
             yield UNIT_FAILED.found(
-                host, unit["unit"], f"{unit['sub']}, {unit['result']}", *unit["log"][-4:], unit=unit["unit"], result=unit["result"],
+                host, unit["unit"], f"{unit['sub']}, {unit['result']}", *unit["log"][-4:],
+                unit=unit["unit"], result=unit["result"],
                 why="its last log lines say why",
             )  # fmt: skip
 

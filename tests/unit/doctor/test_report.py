@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
+from ops.cli.doctor import show_cases
 from ops.doctor import ask
 from ops.doctor.drawing import draw
 from ops.doctor.evidence.command import redact
 from ops.doctor.evidence.units import text_lines
 from ops.doctor.finding import CRITICAL, Case, HostReport, Report
-from ops.errors import RemoteError
+from ops.errors import InputError, RemoteError
 from ops.fleet.model import Fleet, Host
 from ops.places import ROOT
 from tests.unit.doctor.healthy import HEALTHY
+from tests.unit.doctor.table import PAGE, tables
 
 GROUPS = frozenset({"gpu", "agent", "data", "edge"})
 FLEET = Fleet(Path("inventory"), "agent.example.com", tuple(
@@ -143,3 +145,16 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_a_journal_message_with_colours_is_read() -> None:
     assert text_lines(list(b"\x1b[31mError\x1b[0m\nmore")) == ["\x1b[31mError\x1b[0m", "more"]
     assert text_lines(None) == []
+
+
+def test_the_page_tells_every_case_as_the_catalogue_has_it() -> None:
+    text = PAGE.read_text()
+    assert tables() in text, "python -m tests.unit.doctor.table writes them anew"
+
+
+def test_a_case_is_explained_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    show_cases("kv-cache-too-small", as_json=False)
+    said = capsys.readouterr().out
+    assert "engine_accept_restart=true" in said
+    with pytest.raises(InputError, match="no case is named nope"):
+        show_cases("nope", as_json=False)
