@@ -26,9 +26,8 @@ FACTS = "/etc/ansible/facts.d"
 def redis() -> list[dict[str, Any]]:
     """Return how each Redis of ours answers a PING; NOAUTH is an answer, it wants a password."""
     found = []
-    for path in sorted(Path("/etc/redis").glob("*.conf")):
-        if path.stem in ("redis", "sentinel"):  # the package's own, which nobody starts
-            continue
+    for path in sorted(Path("/etc/redis").glob("redis-*.conf")):
+        name = path.stem.removeprefix("redis-")
         text = read(path)
         tls = first(r"^tls-port (\d+)", text)
         port = tls or first(r"^port (\d+)", text)
@@ -37,8 +36,8 @@ def redis() -> list[dict[str, Any]]:
         address = first(r"^bind (\S+)", text).lstrip("-") or "127.0.0.1"
         found.append(
             {
-                "name": path.stem,
-                "unit": f"redis-server@{path.stem}.service",
+                "name": name,
+                "unit": f"redis-server@{name}.service",
                 "port": port,
                 "said": ping(address, int(port), bool(tls)),
             }

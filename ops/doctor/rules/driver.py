@@ -88,7 +88,7 @@ LEGACY = Case(
     "nvidia_driver_module: proprietary, then ops driver upgrade --to BRANCH --limit {host}",
     # Source: the NVIDIA module's own messages, kernel-open/nvidia/nv-pci.c.
     (r"is supported through the NVIDIA [\w.]+ Legacy drivers",
-     r"NVRM: .*not supported by the open kernel module"),
+     r"NVRM: .*not supported by (?:the )?open (?:kernel module|nvidia\.ko)"),
 )  # fmt: skip
 INIT_FAILED = Case(
     "gpu-init-failed",

@@ -36,14 +36,14 @@ EXPIRES = Case(
     WARNING,
     "the certificate of {domain} ends in {days} days",
     "{why}",
-    "systemctl start certbot; journalctl -u certbot and /var/log/letsencrypt/letsencrypt.log",
+    "{how}",
 )
 EXPIRED = Case(
     "certificate-expired",
     CRITICAL,
     "the certificate of {domain} ended {days} days ago",
     "{why}",
-    "systemctl start certbot; it fails? ops provision --tags edge --limit {host} says why",
+    "{how}",
 )
 RENEWAL = Case(
     "certificate-renewal-failed",
@@ -73,6 +73,7 @@ STALE = Case(
     "it was renewed and nginx was not reloaded",
     "systemctl reload nginx",
 )
+PROVIDED = "provided"
 CASES = (CONFIG, DOWN, PORT, EXPIRES, EXPIRED, RENEWAL, TIMER, PLACEHOLDER, STALE)
 CAUSES = (
     ("rateLimited", "the authority's limit of failures is reached: wait an hour"),
@@ -147,13 +148,21 @@ def _certificate(
     text = "\n".join([*certificate["log"], *renewal.get("log", [])])
     cause = next((cause for words, cause in CAUSES if words in text), "")
     why = f"renewal fails: {cause or 'its log says why'}" if failed else "nothing has renewed it"
+    how = "systemctl start certbot; it fails? journalctl -u certbot, and ports and DNS of the name"
+    if certificate["kind"] == PROVIDED:
+        why = "it was handed over by variables, and nobody handed over its successor"
+        how = (
+            f"put the new one into nginx's variables, then ops provision --tags edge --limit {host}"
+        )
     lines = [f"{certificate['where']}: {days:.1f} days left, {certificate['issuer']}",
              *certificate["log"][-3:]]  # fmt: skip
     if days < 0:
-        yield EXPIRED.found(host, subject, *lines, domain=domain, days=f"{-days:.0f}", why=why)
+        yield EXPIRED.found(host, subject, *lines, domain=domain, days=f"{-days:.0f}", why=why,
+                            how=how)  # fmt: skip
     elif days < WARNING_DAYS:
+        severity = CRITICAL if days < CRITICAL_DAYS else WARNING
         yield EXPIRES.found(host, subject, *lines, domain=domain, days=f"{days:.0f}", why=why,
-                            severity=CRITICAL if days < CRITICAL_DAYS else WARNING)  # fmt: skip
+                            how=how, severity=severity)  # fmt: skip
     elif failed:
         yield RENEWAL.found(host, "certbot.service", *renewal.get("log", [])[-3:],
                             *certificate["log"][-2:], why=cause or "its log says why")  # fmt: skip

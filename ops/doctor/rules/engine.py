@@ -15,7 +15,8 @@ WEIGHTS_SHORT = Case(
     CRITICAL,
     "the weights at {path} are not whole",
     "{why}",
-    "rm {path}/.manifest.json, then ops model stage {model}",
+    "on {host}: mv {path} {path}.staging; then ops model stage {model} fetches what is missing or "
+    "wrong, and systemctl restart {unit}",
 )
 WEIGHTS_ABSENT = Case(
     "weights-absent",

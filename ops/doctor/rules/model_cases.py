@@ -73,7 +73,7 @@ GATED = Case(
     "the hub refuses the model {model}",
     "it is gated or private, and the token is missing, wrong, or has not accepted its licence",
     "accept the licence on the model's page, put a token into engine_hub_token_file, then ops "
-    "model stage",
+    "model stage MODEL",
     (r"Cannot access gated repo for url \S+/(?P<model>[\w.-]+/[\w.-]+)/resolve",
      r"GatedRepoError", r"401 Client Error", r"403 Client Error: Forbidden",
      r"You are trying to access a gated repo", r"Invalid user token",
@@ -83,7 +83,7 @@ NO_REVISION = Case(
     "model-revision-not-found", CRITICAL,
     "the hub has no such revision of the model",
     "models[].revision of the inventory is wrong, or was deleted at the hub",
-    "set a commit that exists (the model's page, Files and versions), then ops model stage",
+    "set a commit that exists (the model's page, Files and versions), then ops model stage MODEL",
     (r"Revision Not Found for url", r"RevisionNotFoundError",
      r"is not a valid git identifier \(branch name, tag name or commit id\)"),
 )  # fmt: skip
@@ -98,7 +98,8 @@ NO_WEIGHTS = Case(
     "weights-missing", CRITICAL,
     "weights of the model are missing: {what}",
     "the revision on the disk is not whole: staged by hand, or a file was removed",
-    "rm the revision's .manifest.json on {host}, then ops model stage fetches what is missing",
+    "on {host}: mv the revision's folder to the same name with .staging behind it; then ops model "
+    "stage MODEL fetches what is missing or wrong, and keeps the rest",
     (r"Cannot find any model weights with [`'](?P<what>[^`']+)",
      r"No such file or directory: '?(?P<what>[^'\n]+\.(?:safetensors|bin|pt|index\.json))",
      r"(?P<what>[\w.-]+\.safetensors) (?:does not exist|not found)"),
@@ -107,8 +108,8 @@ BROKEN_WEIGHTS = Case(
     "weights-broken", CRITICAL,
     "weights of the model cannot be read",
     "a file is cut off or damaged: an interrupted copy, a full disk, a bad disk",
-    "rm the broken file and .manifest.json on {host} (ops verify engine names it), then ops model "
-    "stage",
+    "on {host}: mv the revision's folder to the same name with .staging behind it; then ops model "
+    "stage MODEL fetches what is missing or wrong, and keeps the rest",
     (r"SafetensorError: .*", r"Error while deserializing header", r"PytorchStreamReader failed",
      r"invalid load key, '", r"InvalidHeaderDeserialization", r"MetadataIncompleteBuffer",
      r"incomplete metadata, file not fully covered"),
@@ -117,7 +118,8 @@ OTHER_WEIGHTS = Case(
     "weights-of-another-model", CRITICAL,
     "the weights do not fit the model's config.json",
     "files of two revisions were mixed, or the quantization is another",
-    "stage the revision anew under its own name: ops model stage",
+    "on {host}: mv the revision's folder to the same name with .staging behind it; then ops model "
+    "stage MODEL",
     (r"[Ff]ollowing weights were not initialized from checkpoint",
      r"There is no module or parameter named",
      r"size mismatch for ", r"Attempted to load weight \(.*\) into parameter \(.*\)",
@@ -129,7 +131,7 @@ NOT_FOUND = Case(
     "the model is not there: {model}",
     "the folder is missing or no model, or the hub has none of that name; engines are offline by "
     "design and use staged weights",
-    "ops model stage, or mend models[].source and revision, then " + APPLY,
+    "ops model stage MODEL, or mend models[].source and revision, then " + APPLY,
     (r"Invalid repository ID or local directory specified: ?'(?P<model>[^']+)'",
      r"Repository Not Found for url: \S+/(?P<model>[\w.-]+/[\w.-]+)/resolve",
      r"RepositoryNotFoundError",
@@ -144,7 +146,7 @@ HUB = Case(
     "hub-unreachable", CRITICAL,
     "the hub cannot be reached",
     "no network, a proxy, DNS, or a site without the hub",
-    "check engine_hub_endpoint and the proxy; stage from another source: ops model stage",
+    "check engine_hub_endpoint and the proxy; from another source: ops model stage MODEL --source",
     (r"We couldn't connect to 'https?://[^']+' to load",
      r"(?:MaxRetryError|ConnectionError|ConnectError).*(?:huggingface|hf\.co|hub)"),
 )  # fmt: skip
@@ -152,8 +154,8 @@ TOKENIZER = Case(
     "tokenizer-missing", CRITICAL,
     "the model has no tokenizer that can be read",
     "tokenizer.json (or its like) is missing, broken, or needs a package that is not there",
-    "ops model stage with a revision that has it, or name one by --tokenizer in extra_args, then "
-    + APPLY,
+    "ops model stage MODEL with a revision that has it, or name one by --tokenizer in extra_args, "
+    "then " + APPLY,
     (r"Can't load tokenizer for", r"Couldn't instantiate the backend tokenizer",
      r"Unable to load vocabulary from file", r"sentencepiece.*Not found: ",
      r"Tokenizer class \S+ does not exist",
@@ -164,7 +166,7 @@ ARCHITECTURE = Case(
     "model-architecture-unsupported", CRITICAL,
     "this vLLM does not know the model's architecture {architecture}",
     "the model is newer than this vLLM, or is no language model",
-    "move to a vLLM that has it: vllm in the model's entry, then ops model upgrade; or take "
+    "move to a vLLM that has it: vllm in the model's entry, then ops model upgrade MODEL; or take "
     "another model",
     (r"Model architectures \['?(?P<architecture>[\w', ]+?)'?\] (?:are not supported|failed)",
      r"model type [`'](?P<architecture>[\w-]+)[`'] but Transformers does not recognize",
