@@ -92,7 +92,8 @@ AILMENTS = [
             "sed -i '1i nonsense yes' /etc/redis/redis-state.conf; "
             "systemctl restart redis-server@state || true",
             ("systemctl start redis-server@state.service",),
-            clean="sed -i 1d /etc/redis/redis-state.conf; systemctl reset-failed redis-server@state"),
+            clean="sed -i 1d /etc/redis/redis-state.conf; "
+                  "systemctl reset-failed redis-server@state"),
     Ailment("postgres-down", "", "systemctl stop 'postgresql@*'",
             ("systemctl start postgresql@15-main.service",)),
     Ailment("nginx-down", "nginx.service", "systemctl stop nginx", ("systemctl start nginx",)),

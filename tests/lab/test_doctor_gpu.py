@@ -1,4 +1,4 @@
-"""`ops doctor` on a host with simulated GPUs: what the driver says of them, and what it does not."""
+"""`ops doctor` on a host with simulated GPUs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ Restart=always
 RestartSec=2
 """
 NVCC = "RuntimeError: Could not find nvcc and default cuda_home='/usr/local/cuda' doesn't exist"
+
+
+FACT = '{"models": {"demo": {"active": "blue", "revision": "1"}}}'
+SETTINGS = """ENGINE_COMMAND=/bin/true
+ENGINE_PORT=8100
+ENGINE_ARGS="serve /srv/models/demo/1"
+"""
 
 
 class Host(GpuHost):
@@ -132,8 +139,8 @@ def test_a_process_of_no_unit_is_told_apart_from_an_engine(host: Host) -> None:
 
 
 def test_a_hot_gpu_and_one_with_broken_memory_are_named(host: Host) -> None:
-    host.gpu("set", host.name, "0", "temperature_c=93")
-    host.gpu("set", host.name, "1", "remapped_rows_failure=1")
+    host.gpu("set", host.name, "0", "temperature=93")
+    host.gpu("set", host.name, "1", "remapped_rows_failure=yes")
     assert host.named("gpu-hot")["subject"].startswith("GPU 0")
     assert host.named("gpu-row-remap-failed")["subject"].startswith("GPU 1")
 
@@ -151,10 +158,9 @@ def test_a_module_that_is_not_loaded_is_named_and_loaded(host: Host) -> None:
 
 def test_an_engine_that_finds_no_toolkit_is_told_which(host: Host) -> None:
     host.sh(
-        "mkdir -p /etc/engine /srv/models/demo/1; echo '{\"models\": {\"demo\": {\"active\": \"blue\", "
-        "\"revision\": \"1\"}}}' > /etc/ansible/facts.d/engine.fact; "
-        "printf 'ENGINE_COMMAND=/bin/true\\nENGINE_PORT=8100\\nENGINE_ARGS=\"serve /srv/models/demo/1\"\\n'"
-        " > /etc/engine/demo-blue.env; "
+        "mkdir -p /etc/engine /srv/models/demo/1; "
+        f"cat > /etc/ansible/facts.d/engine.fact <<'END'\n{FACT}\nEND\n"
+        f"cat > /etc/engine/demo-blue.env <<'END'\n{SETTINGS}END\n"
         f"cat > /etc/engine/said <<'END'\n{NVCC}\nEND\n"
         f"cat > /etc/systemd/system/engine@.service <<'END'\n{UNIT}END\n"
         "systemctl daemon-reload; systemctl start engine@demo-blue"
