@@ -81,7 +81,8 @@ def _finding(finding: Finding, width: int) -> Iterator[Line]:
     """Severity and subject, symptom; then cause, cure, evidence and the case's name."""
     style = STYLES[finding.severity]
     head = f"  {finding.severity:<8}  "
-    text = f"{finding.subject}: {finding.symptom}"
+    told = finding.subject in finding.symptom
+    text = finding.symptom if told else f"{finding.subject}: {finding.symptom}"
     first, *rest = _wrap(text, width - len(head)) or [""]
     yield ((head, style), (first, "bold"))
     for line in rest:

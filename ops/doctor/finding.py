@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -140,6 +141,16 @@ class Report:
             "counts": {severity: self.count(severity) for severity in SEVERITIES},
             "hosts": [{**asdict(host), "worst": host.worst} for host in self.hosts],
         }
+
+
+def dated(line: str) -> str:
+    """Return a line of the kernel's log with its seconds since 1970 as a moment."""
+    seconds, _, text = line.partition(" ")
+    try:
+        moment = time.gmtime(float(seconds))
+    except ValueError:
+        return line
+    return f"{time.strftime('%Y-%m-%d %H:%M:%SZ', moment)} {text}"
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

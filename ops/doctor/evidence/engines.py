@@ -16,6 +16,8 @@ from ops.doctor.evidence.command import first, read, redact
 SETTINGS = Path("/etc/engine")
 FACT = Path("/etc/ansible/facts.d/engine.fact")
 MANIFEST = ".manifest.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt",
+              "tiktoken.model", "qwen.tiktoken", "spiece.model")  # fmt: skip
 PAGE_SECONDS, TOKEN_SECONDS, APART_SECONDS = 3.0, 20.0, 3.0
 # It must reach the host itself, whatever proxy root's environment names.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -71,8 +73,14 @@ def options(words: list[str]) -> dict[str, str]:
 
 def look_at(folder: Path) -> dict[str, Any]:
     """Compare a revision's files with its manifest, by name and size: no reading of terabytes."""
-    found: dict[str, Any] = {"path": str(folder), "there": folder.is_dir(), "manifest": False,
-                             "missing": [], "wrong_size": [], "empty": []}  # fmt: skip
+    found: dict[str, Any] = {
+        "path": str(folder),
+        "there": folder.is_dir(),
+        "manifest": False,
+        "missing": [],
+        "wrong_size": [],
+        "tokenizer": any((folder / name).exists() for name in TOKENIZERS),
+    }
     try:
         files = json.loads(read(folder / MANIFEST))["files"]
         found["manifest"] = True

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ops.doctor.finding import CRITICAL, INFO, WARNING, Case, Finding
+from ops.doctor.finding import CRITICAL, INFO, WARNING, Case, Finding, dated
 
 SUBJECT = "driver"
 TIMED_OUT, MISSING = 124, 127
@@ -201,7 +201,7 @@ def judge(host: str, evidence: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _matching(case: Case, log: list[str]) -> list[str]:
     """The newest lines of the kernel log that tell a case."""
-    return [line for line in log if any(re.search(p, line) for p in case.patterns)][-3:]
+    return [dated(line) for line in log if any(re.search(p, line) for p in case.patterns)][-3:]
 
 
 def _absent(host: str, gpu: Mapping[str, Any], log: list[str]) -> Finding:
@@ -218,7 +218,7 @@ def _absent(host: str, gpu: Mapping[str, Any], log: list[str]) -> Finding:
     if installed:
         version = installed["version"]
         return NOT_LOADED.found(
-            host, SUBJECT, f"modinfo nvidia: {version} for kernel {kernel}", *log[-3:],
+            host, SUBJECT, f"modinfo nvidia: {version} for kernel {kernel}", *map(dated, log[-3:]),
             version=version,
         )  # fmt: skip
     smi, libraries = gpu.get("smi") or {}, gpu["libraries"].get("libnvidia-ml.so") or []

@@ -25,6 +25,13 @@ WEIGHTS_ABSENT = Case(
     "they were never staged on this host, or were removed",
     "ops model stage {model} --limit {host}",
 )
+NO_TOKENIZER = Case(
+    "tokenizer-absent",
+    CRITICAL,
+    "there is no tokenizer at {path}",
+    "the revision was staged without it: vLLM starts all the same, and answers nonsense",
+    "on {host}: mv {path} {path}.staging; then ops model stage {model} from a source that has it",
+)
 NO_COMMAND = Case(
     "vllm-environment-absent",
     CRITICAL,
@@ -105,8 +112,8 @@ FEW_GPUS = Case(
     "-e engine_accept_restart=true",
 )
 CASES = (
-    *engine_logs.CASES, WEIGHTS_SHORT, WEIGHTS_ABSENT, NO_COMMAND, STOPPED, STOPPING, LOADING,
-    NEVER_READY, SICK, NO_TOKEN, STALLED, CRASHES, PORT_OWNER, FEW_GPUS,
+    *engine_logs.CASES, WEIGHTS_SHORT, WEIGHTS_ABSENT, NO_TOKENIZER, NO_COMMAND, STOPPED, STOPPING,
+    LOADING, NEVER_READY, SICK, NO_TOKEN, STALLED, CRASHES, PORT_OWNER, FEW_GPUS,
 )  # fmt: skip
 RUNNING = ("active", "activating", "reloading")
 
@@ -164,7 +171,7 @@ def _severity(unit: Mapping[str, Any], slot: Mapping[str, Any], active: bool) ->
 
 COVERED = {
     "weights-not-whole": ("weights-broken", "weights-missing", "model-not-found",
-                          "weights-of-another-model", "tokenizer-missing"),
+                          "weights-of-another-model", "tokenizer-unreadable"),
     "weights-absent": ("model-not-found", "weights-missing"),
     "vllm-environment-absent": ("engine-environment-missing",),
     "port-taken": ("engine-port-taken",),
@@ -191,6 +198,9 @@ def _files(host: str, slot: Mapping[str, Any], known: Mapping[str, Any]) -> Iter
         why = f"{len(weights['missing'])} files are missing, {len(weights['wrong_size'])} are cut"
         lines = [*(f"missing: {name}" for name in weights["missing"]), *weights["wrong_size"]]
         yield WEIGHTS_SHORT.found(host, slot["unit"], *lines[:5], path=path, why=why, **known)
+    elif not weights["tokenizer"] and not {"tokenizer", "skip-tokenizer-init"} & set(slot["flags"]):
+        line = f"{path} has no tokenizer.json, tokenizer.model or their like"
+        yield NO_TOKENIZER.found(host, slot["unit"], line, path=path, **known)
 
 
 def _port(host: str, slot: Mapping[str, Any], evidence: Mapping[str, Any]) -> Iterator[Finding]:

@@ -32,8 +32,12 @@ class Told:
 TABLE = (*model_cases.TABLE, *machine_cases.TABLE)
 CASES = (*TABLE, UNKNOWN)
 ERROR = re.compile(r"^.*?\b(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)\b: .*)$", re.MULTILINE)
-OTHERS = re.compile(r"Engine core initialization failed|See root cause above|WorkerProc init")
-NOISE = re.compile(r"\bINFO\b|\bDEBUG\b")
+OTHERS = re.compile(
+    r"Engine core initialization failed|See root cause above|WorkerProc initialization failed|"
+    r"EngineCore encountered an issue"
+)
+"""What processes say of one another, also where one was told to end: never a cause."""
+NOISE = re.compile(r"\b(?:INFO|DEBUG|WARNING) \d\d-\d\d \d\d:|^INFO: ")
 
 
 def read_log(lines: Sequence[str]) -> Told | None:

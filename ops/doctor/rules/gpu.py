@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ops.doctor.finding import CRITICAL, INFO, WARNING, Case, Finding, Severity
+from ops.doctor.finding import CRITICAL, INFO, WARNING, Case, Finding, Severity, dated
 from ops.gpu_exporter.xid_kinds import KINDS, OTHER
 
 HOT_C = 85
@@ -132,7 +132,7 @@ ACTIONS: dict[str, tuple[Severity, str, str]] = {
     "reset": (
         CRITICAL,
         "the GPU does not get well without a reset",
-        "ops restart host {host}   (or, with nothing on it: nvidia-smi --gpu-reset -i {pci})",
+        "ops restart host {host}   (or, if idle: nvidia-smi --gpu-reset -i {index})",
     ),
     "restart": (
         WARNING,
@@ -151,7 +151,7 @@ ACTIONS: dict[str, tuple[Severity, str, str]] = {
     ),
 }
 RECOVERIES = {
-    "Reset": "ops restart host {host}   (or, with nothing on it: nvidia-smi --gpu-reset -i {pci})",
+    "Reset": "ops restart host {host}   (or, if idle: nvidia-smi --gpu-reset -i {index})",
     "Reboot": "ops restart host {host}",
     "Drain P2P": "drain it, and ops restart host {host}",
     "Drain and Reset": "ops restart host {host}",
@@ -220,12 +220,13 @@ def _xids(host: str, gpu: Mapping[str, Any], machine: Mapping[str, Any]) -> Iter
         age = (float(machine["now"]) - float(lines[-1].split()[0])) / 3600
         well = (about or {}).get("gpu_recovery_action") == "None"
         if severity is not INFO and (age > XID_HOURS or (well and kind.action == "reset")):
-            severity, why = INFO, f"{age:.0f} hours ago; the GPU answers and asks for nothing"
-        times = f"{len(lines)} times, last {age:.1f} hours ago"
+            severity, why = INFO, "it is past: the GPU answers and asks for nothing"
+            how = f"nothing; does it come again, {how}"
+        times = f"{len(lines)} in this boot, the last {age:.1f} hours ago"
         yield XID.found(
-            host, _name(about) if about else f"GPU at {address}", *lines[-3:], times,
+            host, _name(about) if about else f"GPU at {address}", *map(dated, lines[-3:]), times,
             severity=severity, code=code, meaning=kind.meaning, why=why,
-            how=how.format(host=host, pci=address),
+            how=how.format(host=host, index=about["index"] if about else address),
         )  # fmt: skip
 
 
@@ -253,7 +254,7 @@ def _health(host: str, about: Mapping[str, Any]) -> Iterator[Finding]:
             yield case.found(host, name, told(field))
     action = about.get("gpu_recovery_action", "")
     if action in RECOVERIES:
-        how = RECOVERIES[action].format(host=host, pci=about["pci.bus_id"])
+        how = RECOVERIES[action].format(host=host, index=index)
         yield RECOVERY.found(host, name, told("gpu_recovery_action"), action=action, how=how)
     yield from _heat(host, about)
     now, most = (_number(about, f"pcie.link.width.{end}") for end in ("current", "max"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ops.doctor.finding import CRITICAL, INFO, WARNING, Case, Finding
+from ops.doctor.finding import CRITICAL, INFO, WARNING, Case, Finding, dated
 
 DISK_WARNING, DISK_CRITICAL = 0.85, 0.95
 INODES_WARNING = 0.90
@@ -235,7 +235,9 @@ def _kernel(host: str, machine: Mapping[str, Any]) -> Iterator[Finding]:
         age = (machine["now"] - float(lines[-1].split()[0])) / 3600
         if age < OLD_HOURS:
             severity = CRITICAL if age < RECENT_HOURS else WARNING
-            yield OOM.found(host, process, *lines[-3:], severity=severity, process=process)
+            yield OOM.found(
+                host, process, *map(dated, lines[-3:]), severity=severity, process=process
+            )
     for case, lines in others.items():
         yield case.found(
             host, "disk" if case is READ_ONLY else "kernel", *lines[-3:], path="a disk"

@@ -151,7 +151,7 @@ HUB = Case(
      r"(?:MaxRetryError|ConnectionError|ConnectError).*(?:huggingface|hf\.co|hub)"),
 )  # fmt: skip
 TOKENIZER = Case(
-    "tokenizer-missing", CRITICAL,
+    "tokenizer-unreadable", CRITICAL,
     "the model has no tokenizer that can be read",
     "tokenizer.json (or its like) is missing, broken, or needs a package that is not there",
     "ops model stage MODEL with a revision that has it, or name one by --tokenizer in extra_args, "
@@ -159,7 +159,8 @@ TOKENIZER = Case(
     (r"Can't load tokenizer for", r"Couldn't instantiate the backend tokenizer",
      r"Unable to load vocabulary from file", r"sentencepiece.*Not found: ",
      r"Tokenizer class \S+ does not exist",
-     r"tokenizer\.json.*(?:Error|error|Exception)", r"Exception: data did not match any variant",
+     r"tokenization_\w+\.py\"[\s\S]{0,2500}JSONDecodeError",
+     r"Exception: data did not match any variant",
      r"Exception: expected .* at line \d+ column \d+"),
 )  # fmt: skip
 ARCHITECTURE = Case(

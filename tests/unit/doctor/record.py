@@ -108,10 +108,9 @@ SCENARIOS = {
     "dtype-unknown": Scenario("dtype-unsupported", ("--dtype", "bfloat17")),
     "quantization-unknown": Scenario("quantization-wrong", ("--quantization", "nope")),
     "quantization-without-config": Scenario("quantization-wrong", ("--quantization", "awq")),
-    "tokenizer-missing": Scenario(
-        "tokenizer-missing", change=without("tokenizer.json", "tokenizer_config.json")
-    ),
-    "tokenizer-broken": Scenario("tokenizer-missing", change=cut("tokenizer.json", 0.5)),
+    # It starts, and takes every text for nothing: files tell that, no log does.
+    "tokenizer-missing": Scenario("", change=without("tokenizer.json", "tokenizer_config.json")),
+    "tokenizer-broken": Scenario("tokenizer-unreadable", change=cut("tokenizer.json", 0.5)),
     "weights-cut": Scenario("weights-broken", change=cut("model.safetensors", 0.6)),
     "weights-garbage": Scenario(
         "weights-broken", change=overwrite("model.safetensors", b"<html>404</html>" * 4096)

@@ -84,6 +84,7 @@ CASES: dict[str, Change] = {
         wrong_size=["model.safetensors: 1 bytes, 9 in the manifest"]
     ),
     "weights-absent": lambda e: slot(e)["weights"].update(there=False),
+    "tokenizer-absent": lambda e: slot(e)["weights"].update(tokenizer=False),
     "vllm-environment-absent": lambda e: slot(e).update(command_there=False),
     "active-slot-stopped": down(ENGINE, active="inactive", result="success"),
     "engine-loading": lambda e: young(e, 60),
