@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,25 +156,26 @@ def about(pem: str) -> dict[str, Any]:
 
 def app(address: str) -> list[dict[str, Any]]:
     """Return what each instance of the agent app says of its readiness."""
-    found = []
-    for path in sorted(INSTANCES.glob("*.env")):
-        status, text = page(f"http://{address}:{path.stem}/ready", seconds=READY_SECONDS)
-        try:
-            told = json.loads(text)
-        except ValueError:
-            told = {}
-        told = told if isinstance(told, dict) else {}
-        found.append(
-            {
-                "port": path.stem,
-                "unit": f"agent_app@{path.stem}.service",
-                "status": status,
-                "said": "" if told else redact(text[:300]),
-                "not_ready": {k: redact(str(v)) for k, v in told.get("not_ready", {}).items()},
-                "degraded": {k: redact(str(v)) for k, v in told.get("degraded", {}).items()},
-            }
-        )
-    return found
+    ports = [path.stem for path in sorted(INSTANCES.glob("*.env"))]
+    with ThreadPoolExecutor(max_workers=max(1, len(ports))) as pool:
+        return list(pool.map(lambda port: readiness(address, port), ports))
+
+
+def readiness(address: str, port: str) -> dict[str, Any]:
+    """Return what one instance says; `said` is an answer that is none of its own."""
+    status, text = page(f"http://{address}:{port}/ready", seconds=READY_SECONDS)
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = {}
+    told = told if isinstance(told, dict) else {}
+    parts = {
+        name: {key: redact(str(value)) for key, value in told.get(name, {}).items()}
+        for name in ("not_ready", "degraded")
+    }
+    said = "" if told else redact(text[:300])
+    unit = f"agent_app@{port}.service"
+    return {"port": port, "unit": unit, "status": status, "said": said, **parts}
 
 
 def names(wanted: list[str]) -> dict[str, str]:
