@@ -80,13 +80,14 @@ def look_at(folder: Path) -> dict[str, Any]:
         "path": str(folder),
         "there": folder.is_dir(),
         "manifest": False,
+        "size": 0,
         "missing": [],
         "wrong_size": [],
         "tokenizer": any((folder / name).exists() for name in TOKENIZERS),
     }
     try:
         files = json.loads(read(folder / MANIFEST))["files"]
-        found["manifest"] = True
+        found.update(manifest=True, size=sum(entry["size"] for entry in files.values()))
     except (ValueError, KeyError, TypeError):
         return found
     for name, entry in sorted(files.items()):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ops.doctor.finding import CRITICAL, INFO, WARNING, Case, Finding, Severity
 from ops.doctor.rules import engine_logs
+from ops.doctor.rules.host import size
 
+LOADING_FACTOR = 1.5
+"""System memory that loading wants, by the size of the weights: the mission's preflight."""
 LOADING_SECONDS = 600.0
 """An engine that loads for longer without a word is looked at; large models take minutes."""
 WEIGHTS_SHORT = Case(
@@ -103,6 +106,21 @@ PORT_OWNER = Case(
     "it was started by hand, or by another unit, and listens where ours should",
     "{how}, then: systemctl restart {unit}",
 )
+OVERBOOKED = Case(
+    "gpu-share-overbooked",
+    WARNING,
+    "engines claim {share} % of GPU {index}",
+    "gpu_memory_utilization is a share of all memory for each engine: the next start is refused",
+    "lower gpu_memory_utilization of {models} to a sum of 0.95, then ops provision --tags engine "
+    "--limit {host} -e engine_accept_restart=true",
+)
+SMALL_HOST = Case(
+    "host-memory-small-for-weights",
+    WARNING,
+    "{memory} of memory for weights of {weights}",
+    "loading wants 1.5 times the weights: it swaps, is slow, or is killed",
+    "add memory, or take a quantized model: ops fit MODEL --gpu GPU",
+)
 FEW_GPUS = Case(
     "slot-wants-absent-gpus",
     CRITICAL,
@@ -113,7 +131,8 @@ FEW_GPUS = Case(
 )
 CASES = (
     *engine_logs.CASES, WEIGHTS_SHORT, WEIGHTS_ABSENT, NO_TOKENIZER, NO_COMMAND, STOPPED, STOPPING,
-    LOADING, NEVER_READY, SICK, NO_TOKEN, STALLED, CRASHES, PORT_OWNER, FEW_GPUS,
+    LOADING, NEVER_READY, SICK, NO_TOKEN, STALLED, CRASHES, PORT_OWNER, FEW_GPUS, OVERBOOKED,
+    SMALL_HOST,
 )  # fmt: skip
 RUNNING = ("active", "activating", "reloading")
 
@@ -128,6 +147,35 @@ def judge(host: str, evidence: Mapping[str, Any]) -> Iterator[Finding]:
                                         "log_before": [], "active_seconds": None})  # fmt: skip
         active = engines["fact"].get(slot["model"], {}).get("active") == slot["slot"]
         yield from _slot(host, slot, unit, active, evidence)
+
+    yield from _shares(host, engines.get("slots", []), units)
+    largest = max((slot["weights"]["size"] for slot in engines.get("slots", []) if slot["weights"]),
+                  default=0)  # fmt: skip
+    total = ((evidence.get("machine") or {}).get("memory") or {}).get("total", 0)
+    if total and largest * LOADING_FACTOR > total:
+        line = f"{size(largest)} x {LOADING_FACTOR} > {size(total)}"
+        yield SMALL_HOST.found(host, "memory", line, memory=size(total), weights=size(largest))
+
+
+def _shares(
+    host: str, slots: Sequence[Mapping[str, Any]], units: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """What engines that run claim of each GPU's memory."""
+    claims: dict[str, dict[str, float]] = {}
+    for slot in slots:
+        if units.get(slot["unit"], {}).get("active") not in RUNNING or not slot["gpus"]:
+            continue
+        if "kv-cache-memory-bytes" in slot["flags"]:
+            continue  # sized by bytes, not by a share
+        share = float(slot["flags"].get("gpu-memory-utilization") or 0)
+        for index in slot["gpus"].split(","):
+            claims.setdefault(index, {})[slot["model"] + "-" + slot["slot"]] = share
+    for index, claim in claims.items():
+        if sum(claim.values()) > 1:
+            lines = [f"{name}: {share}" for name, share in claim.items()]
+            yield OVERBOOKED.found(host, f"GPU {index}", *lines, index=index,
+                                   share=round(100 * sum(claim.values())),
+                                   models=", ".join(claim))  # fmt: skip
 
 
 def _slot(

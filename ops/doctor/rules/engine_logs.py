@@ -56,7 +56,7 @@ def read_log(lines: Sequence[str]) -> Told | None:
         for pattern in patterns:
             if found := re.search(pattern, text, re.MULTILINE):
                 values = {k: v for k, v in found.groupdict().items() if v}
-                return Told(case, line_of(text, found.start()), values)
+                return Told(case, line_of(text, found.end() - 1), values)
     errors = [e for e in ERROR.findall(text) if not OTHERS.search(e)]
     return Told(UNKNOWN, errors[-1], {"what": errors[-1][:160]}) if errors else None
 

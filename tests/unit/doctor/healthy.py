@@ -90,7 +90,7 @@ HEALTHY: dict[str, Any] = {
             "command": "/opt/vllm/0.32.0-cuda/bin/vllm", "command_there": True, "gpus": "0,1",
             "arguments": "serve /srv/models/chat/abc", "flags": {},
             "weights": {"path": "/srv/models/chat/abc", "there": True, "manifest": True,
-                        "missing": [], "wrong_size": [], "tokenizer": True},
+                        "size": 140 * GIB, "missing": [], "wrong_size": [], "tokenizer": True},
             "answers": {"health": 200, "running": 0.0, "waiting": 0.0, "tokens": 9.0, "token": 200,
                         "said": "", "seconds": 0.2},
         }],

@@ -65,6 +65,14 @@ def disk(evidence: dict[str, Any], used: int, **more: Any) -> None:
     evidence["machine"]["disks"][1].update(used=used * GIB, **more)
 
 
+def second_slot(evidence: dict[str, Any]) -> None:
+    """Another engine on the same GPUs."""
+    other = {**slot(evidence), "model": "code", "unit": "engine@code-blue.service"}
+    evidence["engines"]["slots"].append({**other, "port": "8102"})
+    evidence["engines"]["fact"]["code"] = {"active": "blue", "revision": "1"}
+    evidence["units"].append(unit("engine@code-blue.service"))
+
+
 def certificate(**more: Any) -> Change:
     return lambda e: e["certificate"].update(more)
 
@@ -94,6 +102,10 @@ CASES: dict[str, Change] = {
     "engine-stalled": answers(running=3.0, tokens_apart=0.0),
     "engine-restarts": lambda e: of(e, ENGINE).update(restarts=2, active_seconds=300.0),
     "port-taken": lambda e: stolen(e, "8100", "python3", "session-2.scope"),
+    "gpu-share-overbooked": lambda e: (
+        slot(e)["flags"].update({"gpu-memory-utilization": "0.9"}), second_slot(e)
+    ),
+    "host-memory-small-for-weights": lambda e: slot(e)["weights"].update(size=400 * GIB),
     "slot-wants-absent-gpus": lambda e: slot(e).update(gpus="2,3"),
     "cuda-out-of-memory-at-load": down(ENGINE, "torch.OutOfMemoryError: CUDA out of memory."),
     "redis-down": down("redis-server@cache.service", "Bad directive or wrong number"),
@@ -165,7 +177,7 @@ def test_each_case_is_named_alone_and_its_texts_are_whole(
 ) -> None:
     CASES[case](healthy)
     found = findings(healthy)
-    assert [finding.case for finding in found] == [case]
+    assert {finding.case for finding in found} == {case}
     texts = (found[0].symptom, found[0].cause, found[0].cure)
     assert not any("{" in text for text in texts), texts
     assert found[0].evidence
