@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ops.doctor.evidence.command import TIMED_OUT, Done, ask, first, read, rows
+from ops.doctor.evidence.command import TIMED_OUT, ask, first, read, rows
 from ops.doctor.evidence.gpu_hardware import (
     bootable_kernels,
     gpus,
@@ -106,8 +106,9 @@ def driver(found: dict[str, Any], unit_of: Any) -> dict[str, Any]:
         told["gpus"], told["lost"] = one_by_one(len(numbered(found["nodes"])))
     if not told["gpus"]:
         return told
+    found = health([about["index"] for about in told["gpus"]])
     for about in told["gpus"]:
-        about.update(health(about["index"]))
+        about.update(found.get(about["uuid"], {}))
     told["processes"] = processes(unit_of)
     told["nvlink"] = ask("nvidia-smi", "nvlink", "-s").output if len(told["gpus"]) > 1 else ""
     told["cuda"] = cuda()
@@ -143,22 +144,32 @@ def one_by_one(count: int) -> tuple[list[dict[str, str]], list[str]]:
     return here, lost
 
 
-def health(index: str) -> dict[str, str]:
-    """Return the health of a GPU: all fields at once, else those that its driver knows."""
-    done = query(index, HEALTH_FIELDS)
-    if done.status == 0:
-        return next(iter(rows(done.output, HEALTH_FIELDS)), {})
-    found = {}
-    for field in HEALTH_FIELDS:
-        one = query(index, (field,))
-        if one.status == 0 and one.lines:
-            found[field] = one.lines[0].strip()
+def health(indexes: list[str]) -> dict[str, dict[str, str]]:
+    """Return the health of GPUs by UUID, in the fields that their driver knows.
+
+    Args:
+        indexes: Those that answer.
+    """
+    fields = ["uuid", *HEALTH_FIELDS]
+    while True:
+        query = f"--query-gpu={','.join(fields)}"
+        done = ask("nvidia-smi", "-i", ",".join(indexes), query, FORMAT, seconds=SMI_SECONDS)
+        unknown = first(r'Field "([^"]+)" is not a valid field', done.output)
+        if done.status == 0 or unknown not in fields:
+            break
+        fields.remove(unknown)
+    found = {row["uuid"]: row for row in rows(done.output, fields)} if done.status == 0 else {}
+    if "remapped_rows.pending" not in fields:
+        for row in remapped():
+            found.setdefault(row["gpu_uuid"], {}).update(row)
     return found
 
 
-def query(index: str, fields: tuple[str, ...]) -> Done:
-    """Ask one GPU for fields."""
-    return ask("nvidia-smi", "-i", index, f"--query-gpu={','.join(fields)}", FORMAT)
+def remapped() -> list[dict[str, str]]:
+    """Return the remapped rows, of which some drivers tell by a query of their own."""
+    fields = ("gpu_uuid", "remapped_rows.pending", "remapped_rows.failure")
+    done = ask("nvidia-smi", f"--query-remapped-rows={','.join(fields)}", FORMAT)
+    return rows(done.output, fields) if done.status == 0 else []
 
 
 def processes(unit_of: Any) -> list[dict[str, Any]]:

@@ -209,6 +209,16 @@ def test_nvidia_smis_own_words_of_a_mismatch_are_understood(
     assert [f.case for f in findings(gathered(healthy))] == ["driver-library-mismatch"]
 
 
+def test_a_field_that_a_driver_does_not_know_costs_only_that_field(
+    simulated: SimulatedMachine, healthy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = ("not.a.field", *gather.HEALTH_FIELDS)
+    monkeypatch.setattr(gather, "HEALTH_FIELDS", fields)
+    about = gathered(healthy)["gpu"]["gpus"][1]
+    assert about["gpu_recovery_action"] == "None"
+    assert "not.a.field" not in about
+
+
 def test_a_driver_that_hangs_does_not_hang_the_doctor(
     simulated: SimulatedMachine, healthy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
