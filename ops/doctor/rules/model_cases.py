@@ -125,7 +125,8 @@ OTHER_WEIGHTS = Case(
     "stage MODEL",
     (r"[Ff]ollowing weights were not initialized from checkpoint",
      r"There is no module or parameter named",
-     r"size mismatch for ", r"start \(\d+\) \+ length \(\d+\) exceeds dimension size", r"Attempted to load weight \(.*\) into parameter \(.*\)",
+     r"size mismatch for ", r"start \(\d+\) \+ length \(\d+\) exceeds dimension size",
+     r"Attempted to load weight \(.*\) into parameter \(.*\)",
      r"json\.decoder\.JSONDecodeError.*config", r"It looks like the config file at '[^']+' is not "
      r"a valid JSON file"),
 )  # fmt: skip
