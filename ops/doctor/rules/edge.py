@@ -74,6 +74,7 @@ STALE = Case(
     "systemctl reload nginx",
 )
 PROVIDED = "provided"
+ISSUED = "/etc/letsencrypt/"
 CASES = (CONFIG, DOWN, PORT, EXPIRES, EXPIRED, RENEWAL, TIMER, PLACEHOLDER, STALE)
 CAUSES = (
     ("rateLimited", "the authority's limit of failures is reached: wait an hour"),
@@ -166,10 +167,9 @@ def _certificate(
     elif failed:
         yield RENEWAL.found(host, "certbot.service", *renewal.get("log", [])[-3:],
                             *certificate["log"][-2:], why=cause or "its log says why")  # fmt: skip
-    timer = units.get("certbot.timer")
-    if timer is not None and timer["active"] != "active":
-        yield TIMER.found(host, "certbot.timer", f"certbot.timer: {timer['active']}",
-                          state=timer["active"])  # fmt: skip
+    state = units.get("certbot.timer", {}).get("active", "stopped")
+    if certificate["where"].startswith(ISSUED) and state != "active":
+        yield TIMER.found(host, "certbot.timer", f"certbot.timer: {state}", state=state)
     served = certificate["served"]
     running = (nginx or {}).get("active") == "active"
     if running and served and served["fingerprint"] != certificate["fingerprint"]:
