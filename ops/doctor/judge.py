@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from ops.doctor.finding import Case, HostReport, worst_first
+from ops.doctor.finding import Case, Finding, HostReport, worst_first
 
 LOCAL = ("driver", "gpu", "host")
 LAYERS = (*LOCAL, "engine", "data", "edge", "app", "fleet")
@@ -21,12 +21,15 @@ def judge(host: str, evidence: Mapping[str, Any], layers: Sequence[str] = LAYERS
         evidence: What `evidence/program.py` told, and what the asker knows beside it.
         layers: Whose rules.
     """
-    found = [
-        finding
-        for layer in layers
-        for finding in import_module(f"ops.doctor.rules.{layer}").judge(host, evidence)
-    ]
-    return HostReport(host, worst_first(found), complaints=tuple(evidence.get("complaints", ())))
+    found: list[Finding] = []
+    complaints = [str(each) for each in evidence.get("complaints", ())]
+    for layer in layers:
+        try:
+            found += import_module(f"ops.doctor.rules.{layer}").judge(host, evidence)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            # What one layer cannot read must not hide what the others find.
+            complaints.append(f"rules of {layer}: {type(error).__name__}: {error}")
+    return HostReport(host, worst_first(found), complaints=tuple(complaints))
 
 
 def catalogue() -> dict[str, tuple[Case, ...]]:

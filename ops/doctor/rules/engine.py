@@ -222,6 +222,7 @@ COVERED = {
                           "weights-of-another-model", "tokenizer-unreadable"),
     "weights-absent": ("model-not-found", "weights-missing"),
     "vllm-environment-absent": ("engine-environment-missing",),
+    "tokenizer-absent": ("tokenizer-unreadable",),
     "port-taken": ("engine-port-taken",),
     "slot-wants-absent-gpus": ("too-few-gpus", "engine-sees-no-gpu"),
 }  # fmt: skip
@@ -229,7 +230,7 @@ COVERED = {
 
 
 def _same(found: list[Finding], told: engine_logs.Told) -> bool:
-    return any(told.case.name in COVERED[finding.case] for finding in found)
+    return any(told.case.name in COVERED.get(finding.case, ()) for finding in found)
 
 
 def _files(host: str, slot: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[Finding]:

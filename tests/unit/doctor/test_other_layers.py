@@ -25,7 +25,9 @@ OPERATION: dict[str, Any] = {
 
 
 def findings(evidence: dict[str, Any]) -> list[Finding]:
-    return list(judge("gpu1", evidence).findings)
+    report = judge("gpu1", evidence)
+    assert report.complaints == ()
+    return list(report.findings)
 
 
 def of(evidence: dict[str, Any], name: str) -> dict[str, Any]:
@@ -264,3 +266,20 @@ def test_a_host_without_the_data_group_is_not_asked_for_redis(healthy: dict[str,
     healthy["groups"] = ["agent", "edge", "gpu"]
     down("redis-server@cache.service")(healthy)
     assert findings(healthy) == []
+
+
+def test_another_cause_of_a_log_is_told_beside_what_the_files_show(
+    healthy: dict[str, Any],
+) -> None:
+    CASES["tokenizer-absent"](healthy)
+    down(ENGINE, "RuntimeError: Could not find nvcc and default cuda_home")(healthy)
+    cases = [found.case for found in findings(healthy)]
+    assert cases == ["tokenizer-absent", "cuda-toolkit-missing"]
+
+
+def test_evidence_that_one_layer_cannot_read_hides_no_other(healthy: dict[str, Any]) -> None:
+    CASES["redis-down"](healthy)
+    del healthy["engines"]["fact"]
+    report = judge("gpu1", healthy)
+    assert [found.case for found in report.findings] == ["redis-down"]
+    assert [each[:15] for each in report.complaints] == ["rules of engine"]
