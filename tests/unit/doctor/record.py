@@ -28,7 +28,8 @@ MOST_LINES = 200
 SERVED = "Application startup complete"
 PLACE = "/srv/models/demo/1"
 IN_ITS_PLACE = (
-    "mount -t tmpfs none /opt && mount -t tmpfs none /srv && mkdir -p {home} {place} && "
+    "mount -t tmpfs none /opt && mount -t tmpfs none /srv && mkdir -p {home} {place} /opt/bin && "
+    "ln -s /usr/bin/lscpu /opt/bin && "  # for a PATH that has no compiler
     'mount --bind -o ro {folder} {home} && mount --bind {model} {place} && exec "$@"'
 )
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -144,7 +145,7 @@ SCENARIOS = {
     "kv-cache-beyond-memory": Scenario(
         "engine-host-memory", environment={"VLLM_CPU_KVCACHE_SPACE": "4000"}
     ),
-    "address-space": Scenario("engine-host-memory", before=("prlimit", "--as=6000000000")),
+    "address-space": Scenario("engine-host-memory", before=("prlimit", "--as=2500000000")),
     "environment-missing": Scenario(
         "engine-environment-missing", command="/opt/vllm/0.31.0-cpu/bin/vllm"
     ),
@@ -152,7 +153,7 @@ SCENARIOS = {
         "engine-permission", before=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     ),
     "compiler-missing": Scenario(
-        "cuda-toolkit-missing", environment={"PATH": "/nowhere"}, eager=False
+        "cuda-toolkit-missing", environment={"PATH": "/opt/bin"}, eager=False
     ),
 }  # fmt: skip
 

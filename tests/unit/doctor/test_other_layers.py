@@ -279,6 +279,7 @@ def test_another_cause_of_a_log_is_told_beside_what_the_files_show(
 
 def test_evidence_that_one_layer_cannot_read_hides_no_other(healthy: dict[str, Any]) -> None:
     CASES["redis-down"](healthy)
+    healthy["inventory"] = {}
     del healthy["engines"]["fact"]
     report = judge("gpu1", healthy)
     assert [found.case for found in report.findings] == ["redis-down"]
