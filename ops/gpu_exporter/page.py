@@ -20,7 +20,7 @@ from ops.gpu_exporter.gpu import CONDITIONS, Condition, Gpu, Reading
 from ops.gpu_exporter.metric import GPU_LABELS, Metric, Sample, counter, gauge
 from ops.gpu_exporter.owners import KNOWN_UNITS, Owners
 from ops.gpu_exporter.signals import SIGNALS
-from ops.gpu_exporter.xid import KINDS, OTHER
+from ops.gpu_exporter.xid_kinds import KINDS, OTHER
 
 DRIVER_UP = gauge("gpu_driver_up", "1 while NVML is open on a loaded driver.")
 DRIVER_ERROR = gauge("gpu_driver_error", "Why NVML is not open; absent while it is.", "error")

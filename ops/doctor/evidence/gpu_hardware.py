@@ -1,0 +1,1 @@
+../../../collections/ansible_collections/rackhand/host/plugins/module_utils/gpu_hardware.py
