@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": Entry("ops.cli.verify", "Prove that the hosts are what the inventory says."),
     "status": Entry("ops.cli.status", "Show hosts, models, slots, GPUs and units."),
     "top": Entry("ops.cli.top", "The same live, with requests, tokens and errors per second."),
+    "report": Entry("ops.cli.report", "Write one page with plots about a period."),
     "model": Entry("ops.cli.model", "Stage, upgrade, roll back and prune models."),
     "app": Entry("ops.cli.app", "Deploy the agent app and take it back."),
     "restart": Entry("ops.cli.restart", "Restart engines, the app or hosts, a few at a time."),

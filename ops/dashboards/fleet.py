@@ -40,6 +40,16 @@ STATE_ROW = Row(
             "{{alertname}} ({{severity}}) {{host}}",
             events=True,
         ),
+        table(
+            "Alerts of the period",
+            "How long each fired, to the minute.",
+            Job.PROMETHEUS,
+            "sum by (alertname, severity, host) "
+            '(sum_over_time(ALERTS{alertstate="firing"}[$__range:1m])) * 60',
+            "{{alertname}} ({{severity}}) {{host}}",
+            unit=SECONDS,
+            events=True,
+        ),
         graph(
             "Firing alerts",
             "How many fired over time, by severity.",
@@ -47,6 +57,7 @@ STATE_ROW = Row(
             ('count by (severity) (ALERTS{alertstate="firing"})', "{{severity}}"),
             events=True,
             kind=Kind.STACK,
+            span=12,
         ),
         graph(
             "Time of a scrape",
@@ -56,6 +67,7 @@ STATE_ROW = Row(
             (f"max by (job) (scrape_duration_seconds{{{HOST}}})", "{{job}}"),
             unit=SECONDS,
             thresholds=(warning(5),),
+            span=16,
         ),
         stat(
             "Messages not sent",

@@ -54,10 +54,14 @@ def _dashboard(board: Dashboard) -> dashboards.Dashboard:
         .with_variable(_hosts())
     )
     for price in board.prices:
+        text = f"{price.default:g}"
+        chosen = dashboard.VariableOption(selected=True, text=text, value=text)
         made.with_variable(
             dashboards.TextBoxVariable(price.name)
             .label(price.label)
-            .default_value(f"{price.default:g}")
+            .default_value(text)
+            .current(chosen)
+            .options([chosen])
         )
     top = number = 0
     for row in board.rows:

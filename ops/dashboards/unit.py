@@ -20,11 +20,13 @@ class Unit:
         grafana: Its name in Grafana (`@grafana/data`, valueFormats).
         write: A finite value as text for people.
         axis: What the report's axis says where the ticks' text does not.
+        sizes: Of larger and smaller units, so that an axis is cut at round values of one.
     """
 
     grafana: str
     write: Callable[[float], str]
     axis: str = ""
+    sizes: tuple[float, ...] = (1.0,)
 
     def text(self, value: float | None) -> str:
         """Write a value; a dash where there is none."""
@@ -85,9 +87,10 @@ def _suffix(text: str) -> Callable[[float], str]:
 
 
 SHARE = Unit("percentunit", _share)
-BYTES = Unit("bytes", _bytes)
-BYTES_PER_SECOND = Unit("binBps", lambda value: f"{_bytes(value)}/s")
-SECONDS = Unit("s", _seconds)
+BINARY_SIZES = (*(float(size) for size, _ in BINARY), 1.0)
+BYTES = Unit("bytes", _bytes, sizes=BINARY_SIZES)
+BYTES_PER_SECOND = Unit("binBps", lambda value: f"{_bytes(value)}/s", sizes=BINARY_SIZES)
+SECONDS = Unit("s", _seconds, sizes=(*(size for size, _ in SPANS), 1e-3, 1e-6))
 DAYS = Unit("d", _suffix("d"), "days")
 CELSIUS = Unit("celsius", _suffix("°C"))
 WATTS = Unit("watt", _suffix("W"))
