@@ -79,10 +79,10 @@ FIRST = Row(
         ),
         table(
             "Drivers",
-            "Version of the driver that each host has loaded.",
+            "On how many hosts each version is loaded.",
             Job.GPU,
-            f"max by (host, driver_version, cuda_version) (gpu_driver_info{{{HOST}}})",
-            "{{host}}: {{driver_version}}, CUDA {{cuda_version}}",
+            f"count by (driver_version, cuda_version) (gpu_driver_info{{{HOST}}})",
+            "{{driver_version}}, CUDA {{cuda_version}}",
         ),
     ),
 )

@@ -86,6 +86,18 @@ def _suffix(text: str) -> Callable[[float], str]:
     return lambda value: f"{number(value)} {text}"
 
 
+def _si(text: str) -> Callable[[float], str]:
+    """Write a multiple of a unit: 1.98 GHz."""
+
+    def write(value: float) -> str:
+        for size, letter in STEPS:
+            if abs(value) >= size:
+                return f"{_short(value / size)} {letter}{text}"
+        return f"{_short(value)} {text}"
+
+    return write
+
+
 SHARE = Unit("percentunit", _share)
 BINARY_SIZES = (*(float(size) for size, _ in BINARY), 1.0)
 BYTES = Unit("bytes", _bytes, sizes=BINARY_SIZES)
@@ -93,8 +105,8 @@ BYTES_PER_SECOND = Unit("binBps", lambda value: f"{_bytes(value)}/s", sizes=BINA
 SECONDS = Unit("s", _seconds, sizes=(*(size for size, _ in SPANS), 1e-3, 1e-6))
 DAYS = Unit("d", _suffix("d"), "days")
 CELSIUS = Unit("celsius", _suffix("°C"))
-WATTS = Unit("watt", _suffix("W"))
-HERTZ = Unit("hertz", _suffix("Hz"))
+WATTS = Unit("watt", _si("W"))
+HERTZ = Unit("hertz", _si("Hz"))
 COUNT = Unit("short", number)
 REQUESTS_PER_SECOND = Unit("reqps", _per_second, "requests per second")
 PER_SECOND = Unit("cps", _per_second)

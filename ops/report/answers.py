@@ -42,10 +42,12 @@ class Line:
     Attributes:
         name: As its legend says.
         points: Pairs of seconds since the epoch and a finite value, never empty.
+        ended: Whether it has no value any more at the period's end.
     """
 
     name: str
     points: tuple[tuple[float, float], ...]
+    ended: bool = False
 
     @property
     def values(self) -> list[float]:
@@ -53,9 +55,9 @@ class Line:
         return [value for _, value in self.points]
 
     @property
-    def last(self) -> float:
-        """The newest value."""
-        return self.points[-1][1]
+    def last(self) -> float | None:
+        """The value at the period's end; None where the series ended before."""
+        return None if self.ended else self.points[-1][1]
 
     @property
     def mean(self) -> float:
@@ -77,7 +79,7 @@ class Answer:
         passed = [
             threshold
             for threshold in self.panel.thresholds
-            if any(threshold.reached(line.last) for line in self.lines)
+            if any(line.last is not None and threshold.reached(line.last) for line in self.lines)
         ]
         return max(passed, key=lambda one: one.word == "critical", default=None)
 
@@ -143,23 +145,24 @@ def _lines(source: Source, question: Question, panel: Panel) -> Iterator[Line]:
         expr = expand(query.expr, question.values)
         if panel.kind in INSTANT:
             samples = source.query(expr, at=question.end)
-            found = [Series(one.labels, ((one.time, one.value),)) for one in samples]
+            found = [Series(one.labels, ((question.end, one.value),)) for one in samples]
         else:
             found = source.query_range(
                 expr, start=question.start, end=question.end, step=question.step
             )
-        lines = [
-            Line(legend(query, series.labels), points)
-            for series in found
-            if (points := tuple(p for p in series.values if math.isfinite(p[1])))
-        ]
+        lines = []
+        for series in found:
+            points = tuple(point for point in series.values if math.isfinite(point[1]))
+            if points:
+                ended = question.end - points[-1][0] >= 2 * question.step
+                lines.append(Line(legend(query, series.labels), points, ended))
         yield from ranked(lines, panel.kind)
 
 
 def ranked(lines: Sequence[Line], kind: Kind) -> list[Line]:
     """Return series in the order of their names; a table's by value, the largest first."""
     named = sorted(lines, key=lambda line: line.name)
-    return sorted(named, key=lambda line: -line.last) if kind is Kind.TABLE else named
+    return sorted(named, key=lambda line: -line.points[-1][1]) if kind is Kind.TABLE else named
 
 
 def legend(query: Query, labels: Mapping[str, str]) -> str:
