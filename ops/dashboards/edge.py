@@ -19,20 +19,20 @@ REACHED = Row(
     (
         stat(
             "Availability",
-            "Share of the probes in the period that were answered well.",
+            "Share of the period's probes of /ready that were answered well.",
             Job.BLACKBOX,
-            f"avg(avg_over_time(probe_success{{{HOST}}}[$__range]))",
+            f'avg(avg_over_time(probe_success{{instance=~".*/ready", {HOST}}}[$__range]))',
             unit=SHARE,
             thresholds=(warning(0.999, below=True), critical(0.99, below=True)),
         ),
         stat(
             "Certificate",
-            "Days until the first certificate of the chain lapses. certbot renews 30 days ahead.",
-            Job.BLACKBOX,
-            f"(min(probe_ssl_earliest_cert_expiry{{{HOST}}}) - time()) / 86400",
+            "Days until the first certificate that nginx serves lapses. certbot renews 30 days "
+            "ahead.",
+            Job.NODE,
+            f"(min(rackhand_certificate_expiry_timestamp_seconds{{{HOST}}}) - time()) / 86400",
             unit=DAYS,
             thresholds=(warning(14, below=True), critical(3, below=True)),
-            optional="no probe goes through TLS",
         ),
         stat(
             "Requests",
@@ -66,15 +66,15 @@ REACHED = Row(
         ),
         graph(
             "Days left",
-            "Of each certificate.",
-            Job.BLACKBOX,
+            "Of each certificate that nginx serves.",
+            Job.NODE,
             (
-                f"(min by (instance) (probe_ssl_earliest_cert_expiry{{{HOST}}}) - time()) / 86400",
-                "{{instance}}",
+                "(min by (name, host) "
+                f"(rackhand_certificate_expiry_timestamp_seconds{{{HOST}}}) - time()) / 86400",
+                "{{name}} on {{host}}",
             ),
             unit=DAYS,
             thresholds=(warning(14, below=True),),
-            optional="no probe goes through TLS",
         ),
     ),
 )

@@ -65,6 +65,15 @@ STATE = Row(
             f'max by ({BY_SLOT}) (up{{job="engine", {HOST}}})',
             SLOT,
         ),
+        graph(
+            "Share of new requests",
+            "That each slot gets: an upgrade moves it in steps, a rollback back at once.",
+            Job.NODE,
+            (f"max by ({BY_SLOT}) (rackhand_slot_traffic_ratio{{{HOST}}})", SLOT),
+            unit=SHARE,
+            largest=1,
+            span=12,
+        ),
     ),
 )
 

@@ -13,12 +13,11 @@ from ops.dashboards.panel import (
     table,
     warning,
 )
-from ops.dashboards.unit import BYTES, BYTES_PER_SECOND, PER_SECOND, SECONDS, SHARE
+from ops.dashboards.unit import BYTES, BYTES_PER_SECOND, PER_SECOND, SECONDS, SERVES, SHARE
 
 HOST = 'host=~"$host"'
-DISKS = f'{HOST}, fstype!~"tmpfs|ramfs|overlay|squashfs|fuse.*", mountpoint!~"/(boot|run|snap).*"'
+DISKS = f'{HOST}, mountpoint!~"/(boot|run|snap).*"'
 LINKS = f'{HOST}, device!~"lo|veth.*|docker.*|podman.*|virbr.*"'
-NO_FILE_SYSTEM = "a container's root is an overlay, which is not counted as a disk"
 
 STATE_ROW = Row(
     "What answers",
@@ -67,7 +66,33 @@ STATE_ROW = Row(
             (f"max by (job) (scrape_duration_seconds{{{HOST}}})", "{{job}}"),
             unit=SECONDS,
             thresholds=(warning(5),),
-            span=16,
+            span=12,
+        ),
+        state(
+            "In service",
+            "Whether a host takes new requests. One that is drained for longer than its work takes "
+            "was forgotten.",
+            Job.NODE,
+            f"1 - max by (host) (rackhand_host_drained{{{HOST}}})",
+            "{{host}}",
+            unit=SERVES,
+        ),
+        table(
+            "Failed units",
+            "That systemd lists as failed now; ops status has their last lines.",
+            Job.NODE,
+            f"max by (host, unit) (rackhand_unit_failed{{{HOST}}}) == 1",
+            "{{unit}} on {{host}}",
+            events=True,
+        ),
+        table(
+            "Operations",
+            "Of ops, that run or were left unfinished: ops resume or ops abort ends one.",
+            Job.NODE,
+            f"max by (verb, subject, status) (rackhand_operation_open{{{HOST}}})",
+            "{{verb}} {{subject}}: {{status}}",
+            events=True,
+            span=8,
         ),
         stat(
             "Messages not sent",
@@ -122,7 +147,6 @@ HOST_ROW = Row(
             unit=SHARE,
             largest=1,
             thresholds=(warning(0.85), critical(0.95)),
-            optional=NO_FILE_SYSTEM,
         ),
         graph(
             "Load per core",
@@ -165,12 +189,15 @@ HOST_ROW = Row(
         ),
         graph(
             "Clock",
-            "How far each host's clock is from true time, as its kernel reckons.",
+            "How far each host's clock is from that of the one that watches; a scrape's own time "
+            "is in it.",
             Job.NODE,
-            (f"abs(node_timex_offset_seconds{{{HOST}}})", "{{host}}"),
+            (
+                f"abs(node_time_seconds{{{HOST}}} - timestamp(node_time_seconds{{{HOST}}}))",
+                "{{host}}",
+            ),
             unit=SECONDS,
-            thresholds=(warning(0.5),),
-            optional="a container may not ask the kernel",
+            thresholds=(warning(5),),
         ),
         table(
             "Up since",
@@ -187,6 +214,20 @@ HOST_ROW = Row(
 DATA_ROW = Row(
     "PostgreSQL and Redis",
     (
+        state(
+            "PostgreSQL",
+            "Whether it can be asked, as its exporter finds it.",
+            Job.POSTGRES,
+            f"min by (host) (pg_up{{{HOST}}})",
+            "{{host}}",
+        ),
+        state(
+            "Redis",
+            "The same of its two instances.",
+            Job.REDIS,
+            f"min by (host, instance) (redis_up{{{HOST}}})",
+            "{{instance}} on {{host}}",
+        ),
         graph(
             "PostgreSQL: connections",
             "Share of max_connections in use; at 100 % the app gets no new one.",

@@ -80,9 +80,9 @@ HEADLINE = (
     ),
     stat(
         "Availability",
-        "Share of the probes of the edge, from outside through TLS, that were answered well.",
+        "Share of the period's probes of /ready, through the edge and TLS, that were answered well.",
         Job.BLACKBOX,
-        f"avg(avg_over_time(probe_success{{{HOST}}}[$__range]))",
+        f'avg(avg_over_time(probe_success{{instance=~".*/ready", {HOST}}}[$__range]))',
         unit=SHARE,
         thresholds=(warning(0.999, below=True), critical(0.99, below=True)),
         span=3,

@@ -177,9 +177,10 @@ def _scale(axes: Axes, answer: Answer) -> None:
             threshold.word,
             (1.0, threshold.value),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, 2),
+            xytext=(-2, 2 if threshold.word == "critical" else -2),
             textcoords="offset points",
             ha="right",
+            va="bottom" if threshold.word == "critical" else "top",
             fontsize=7,
             color=color,
         )

@@ -78,38 +78,38 @@ def made_up(start: float, end: float, step: float) -> History:
         phase = (at - start) / (end - start)
         return 0.25 + 0.75 * math.exp(-(((phase - 0.55) / 0.24) ** 2)) + 0.05 * math.sin(at / 700)
 
-    def ups(job: str, host: str, port: int, curve: Curve | float = 1.0, **labels: str) -> None:
-        target = {"job": job, "host": host, "instance": f"{host}:{port}", **labels}
+    def ups(job: str, host: str, curve: Curve | float = 1.0, **labels: str) -> None:
+        target = {"job": job, "host": host, "instance": host, **labels}
         past.gauge("up", curve, **target)
         past.gauge("scrape_duration_seconds", lambda at: 0.01 + 0.02 * day(at), **target)
 
     for host in HOSTS:
-        ups("node", host, 9100)
+        ups("node", host)
         of_node(past, host, day)
-    for job, port in {
-        "prometheus": 9090, "alertmanager": 9093, "postgres": 9187, "redis": 9121, "nginx": 9113,
-        "blackbox": 9115,
-    }.items():  # fmt: skip
-        ups(job, "edge1", port)
+    for job in ("prometheus", "alertmanager", "postgres", "redis", "nginx", "blackbox"):
+        ups(job, "edge1")
     of_data(past, day)
     of_edge(past, day, fault)
     for port in (8200, 8201):
-        ups("agent_app", "edge1", port)
-        of_app(past, day, f"edge1:{port}")
+        instance = f"agent_app@{port}"
+        ups("agent_app", "edge1", instance=instance)
+        of_app(past, day, instance)
     for host in HOSTS[1:]:
-        ups("gpu", host, 9835)
+        ups("gpu", host)
         of_gpus(past, host, day, fault)
         for slot in ("blue", "green"):
             active = slot == "blue"
-            labels = {"model": "assistant", "slot": slot}
-            ups("engine", host, 8100 + (not active), float(active), **labels)
+            labels = {"model": "assistant", "slot": slot, "instance": f"assistant-{slot}"}
+            ups("engine", host, float(active), **labels)
+            share = {"job": "node", "host": host, "model": "assistant", "slot": slot}
+            past.gauge("rackhand_slot_traffic_ratio", float(active), instance=host, **share)
             if active:
                 of_engine(past, host, day, labels)
     return past
 
 
 def of_node(past: History, host: str, day: Curve) -> None:
-    labels = {"job": "node", "host": host, "instance": f"{host}:9100"}
+    labels = {"job": "node", "host": host, "instance": host}
     for cpu in ("0", "1"):
         past.counter(
             "node_cpu_seconds_total", lambda at: 1 - 0.6 * day(at), cpu=cpu, mode="idle", **labels
@@ -121,25 +121,36 @@ def of_node(past: History, host: str, day: Curve) -> None:
     share = 0.12 if host == "gpu1" else 0.4
     past.gauge("node_filesystem_avail_bytes", lambda at: 1e12 * share, **disk, **labels)
     past.gauge("node_load5", lambda at: 2.2 * day(at), **labels)
-    past.gauge("node_timex_offset_seconds", 0.002, **labels)
+    past.gauge("rackhand_host_drained", 0, **labels)
+    past.gauge("rackhand_unit_failed", 0, unit="nginx.service", **labels)
     past.gauge("node_time_seconds", lambda at: at, **labels)
     past.gauge("node_boot_time_seconds", past.start - 9e5, **labels)
     for way in ("receive", "transmit"):
         past.counter(
             f"node_network_{way}_bytes_total", lambda at: 3e6 * day(at), device="eth0", **labels
         )
-    past.counter("node_disk_io_time_seconds_total", lambda at: 0.2 * day(at), device="sda", **labels)
+    past.counter(
+        "node_disk_io_time_seconds_total", lambda at: 0.2 * day(at), device="sda", **labels
+    )
 
 
 def of_data(past: History, day: Curve) -> None:
-    postgres = {"job": "postgres", "host": "edge1", "instance": "edge1:9187"}
+    postgres = {"job": "postgres", "host": "edge1", "instance": "edge1"}
+    past.gauge("pg_up", 1, **postgres)
     past.gauge("pg_settings_max_connections", 100, **postgres)
-    past.gauge("pg_stat_activity_count", lambda at: 8 + 20 * day(at), datname="rackhand", **postgres)
-    past.gauge("pg_database_size_bytes", lambda at: 4e9 + at - past.start, datname="rackhand", **postgres)
-    past.counter("pg_stat_database_xact_commit", lambda at: 60 * day(at), datname="rackhand", **postgres)
+    past.gauge(
+        "pg_stat_activity_count", lambda at: 8 + 20 * day(at), datname="rackhand", **postgres
+    )
+    past.gauge(
+        "pg_database_size_bytes", lambda at: 4e9 + at - past.start, datname="rackhand", **postgres
+    )
+    past.counter(
+        "pg_stat_database_xact_commit", lambda at: 60 * day(at), datname="rackhand", **postgres
+    )
     past.counter("pg_stat_database_xact_rollback", 0.1, datname="rackhand", **postgres)
-    for name, port, fill in (("cache", 6379, 0.8), ("state", 6380, 0.1)):
-        redis = {"job": "redis", "host": "edge1", "instance": f"{name}:{port}"}
+    for name, fill in (("cache", 0.8), ("state", 0.1)):
+        redis = {"job": "redis", "host": "edge1", "instance": name}
+        past.gauge("redis_up", 1, **redis)
         past.gauge("redis_memory_max_bytes", 512 * 2**20, **redis)
         past.gauge("redis_memory_used_bytes", fill * 512 * 2**20, **redis)
         past.counter("redis_commands_processed_total", lambda at: 90 * day(at), **redis)
@@ -147,20 +158,26 @@ def of_data(past: History, day: Curve) -> None:
 
 
 def of_edge(past: History, day: Curve, fault: float) -> None:
-    nginx = {"job": "nginx", "host": "edge1", "instance": "edge1:9113"}
+    nginx = {"job": "nginx", "host": "edge1", "instance": "edge1"}
     past.gauge("nginx_up", 1, **nginx)
     past.counter("nginx_http_requests_total", lambda at: 9 * day(at), **nginx)
     for state in ("writing", "reading", "waiting"):
         past.gauge(f"nginx_connections_{state}", lambda at: 12 * day(at), **nginx)
     for what in ("accepted", "handled"):
         past.counter(f"nginx_connections_{what}", lambda at: 3 * day(at), **nginx)
-    probe = {"job": "blackbox", "host": "edge1", "instance": "https://agent.example.com/ready"}
+    probe = {"job": "blackbox", "host": "edge1", "instance": "agent.example.com/ready"}
     past.gauge("probe_success", lambda at: float(not 0 <= at - fault < 240), **probe)
     past.gauge("probe_duration_seconds", lambda at: 0.04 + 0.02 * day(at), **probe)
-    past.gauge("probe_ssl_earliest_cert_expiry", past.end + 41 * 86400, **probe)
-    for phase, seconds in {"resolve": 0.002, "connect": 0.004, "tls": 0.02, "processing": 0.03}.items():
+    lapses = {"name": "agent.example.com", "job": "node", "host": "edge1", "instance": "edge1"}
+    past.gauge("rackhand_certificate_expiry_timestamp_seconds", past.end + 41 * 86400, **lapses)
+    for phase, seconds in {
+        "resolve": 0.002,
+        "connect": 0.004,
+        "tls": 0.02,
+        "processing": 0.03,
+    }.items():
         past.gauge("probe_http_duration_seconds", seconds, phase=phase, **probe)
-    alertmanager = {"job": "alertmanager", "host": "edge1", "instance": "edge1:9093"}
+    alertmanager = {"job": "alertmanager", "host": "edge1", "instance": "edge1"}
     past.counter("alertmanager_notifications_failed_total", 0, integration="slack", **alertmanager)
     alert = {"alertname": "GpuLost", "alertstate": "firing", "severity": "critical", "host": "gpu2"}
     nothing = math.nan
@@ -188,7 +205,9 @@ def of_app(past: History, day: Curve, instance: str) -> None:
     model = {"model": "assistant", **app}
     past.histogram("agent_app_first_token_seconds", asked, lambda at: 0.2 + 0.4 * day(at), **model)
     past.histogram("agent_app_token_gap_seconds", asked, lambda at: 0.02 + 0.01 * day(at), **model)
-    past.histogram("agent_app_engine_wait_seconds", asked, lambda at: 0.02 * day(at) + 0.005, **model)
+    past.histogram(
+        "agent_app_engine_wait_seconds", asked, lambda at: 0.02 * day(at) + 0.005, **model
+    )
     for kind, many in {"prompt": 900, "completion": 260}.items():
         past.counter("agent_app_tokens_total", lambda at, n=many: n * asked(at), kind=kind, **model)
         for key in ("crm", "support-bot", HOSTILE):
@@ -205,24 +224,37 @@ def of_app(past: History, day: Curve, instance: str) -> None:
             outcome=outcome, **model,
         )  # fmt: skip
     past.gauge("agent_app_runs_in_flight", lambda at: round(12 * day(at)), **app)
-    past.gauge("agent_app_engine_in_flight", lambda at: round(9 * day(at)), endpoint="gpu1", **model)
+    past.gauge(
+        "agent_app_engine_in_flight", lambda at: round(9 * day(at)), endpoint="gpu1", **model
+    )
     past.gauge("agent_app_queue_length", lambda at: max(0, round(14 * day(at) - 9)), **model)
     for tool in ("knowledge", "query_database", "tickets"):
-        past.counter("agent_app_tool_calls_total", lambda at: 0.4 * asked(at), tool=tool, outcome="ok", **app)
+        past.counter(
+            "agent_app_tool_calls_total", lambda at: 0.4 * asked(at), tool=tool, outcome="ok", **app
+        )
         past.histogram("agent_app_tool_seconds", asked, lambda at: 0.06, tool=tool, **app)
-    past.counter("agent_app_cache_total", lambda at: 0.2 * asked(at), kind="exact", outcome="hit", reason="", **app)
+    past.counter(
+        "agent_app_cache_total",
+        lambda at: 0.2 * asked(at),
+        kind="exact",
+        outcome="hit",
+        reason="",
+        **app,
+    )
     past.gauge("agent_app_jobs", 2, status="queued", **app)
     past.gauge("agent_app_job_queue_age_seconds", lambda at: 40 * day(at), **app)
     past.histogram("agent_app_event_loop_lag_seconds", lambda at: 10, lambda at: 0.004, **app)
     for state in ("idle", "used"):
-        past.gauge("agent_app_database_connections", lambda at: round(6 * day(at)), state=state, **app)
+        past.gauge(
+            "agent_app_database_connections", lambda at: round(6 * day(at)), state=state, **app
+        )
     past.gauge("agent_app_database_waiting", 0, **app)
     past.gauge("agent_app_audit_behind_seconds", 0.4, **app)
     past.counter("agent_app_cloud_cost_total", lambda at: 0.00004 * asked(at), cloud="big", **app)
 
 
 def of_gpus(past: History, host: str, day: Curve, fault: float) -> None:
-    target = {"job": "gpu", "host": host, "instance": f"{host}:9835"}
+    target = {"job": "gpu", "host": host, "instance": host}
 
     def lost(gpu: str, at: float) -> bool:
         return host == "gpu2" and gpu == "1" and fault <= at < fault + 5400
@@ -244,12 +276,21 @@ def of_gpus(past: History, host: str, day: Curve, fault: float) -> None:
         past.gauge("gpu_memory_total_bytes", there(lambda at: 80 * 2**30), **labels)
         past.gauge("gpu_memory_used_bytes", there(lambda at: 73 * 2**30), **labels)
         past.gauge("gpu_orphaned_memory_bytes", 0, cause="unknown_unit", **labels)
-        past.gauge("gpu_process_memory_bytes", there(lambda at: 72 * 2**30), unit="engine@assistant-blue.service", **labels)
-        past.gauge("gpu_clock_hertz", there(lambda at: 1.98e9 - 1e8 * day(at)), clock="sm", **labels)
+        past.gauge(
+            "gpu_process_memory_bytes",
+            there(lambda at: 72 * 2**30),
+            unit="engine@assistant-blue.service",
+            **labels,
+        )
+        past.gauge(
+            "gpu_clock_hertz", there(lambda at: 1.98e9 - 1e8 * day(at)), clock="sm", **labels
+        )
         past.counter("gpu_pcie_received_bytes_total", lambda at: 4e7 * day(at), **labels)
         past.counter("gpu_pcie_transmitted_bytes_total", lambda at: 2e7 * day(at), **labels)
         past.gauge("gpu_reading_duration_seconds", 0.004, **labels)
-        past.gauge("gpu_temperature_celsius", there(lambda at: 41 + 43 * wave(at)), sensor="gpu", **labels)
+        past.gauge(
+            "gpu_temperature_celsius", there(lambda at: 41 + 43 * wave(at)), sensor="gpu", **labels
+        )
         past.gauge("gpu_temperature_margin_celsius", there(lambda at: 48 - 43 * wave(at)), **labels)
         past.gauge("gpu_power_watts", there(lambda at: 90 + 560 * wave(at)), **labels)
         past.gauge("gpu_power_limit_watts", 700, limit="enforced", **labels)
@@ -257,7 +298,9 @@ def of_gpus(past: History, host: str, day: Curve, fault: float) -> None:
         for reason in ("hw_thermal", "hw_power_brake"):
             past.gauge("gpu_throttle_reason", 0, reason=reason, **labels)
         for cause in ("power", "thermal"):
-            past.counter("gpu_throttled_seconds_total", lambda at: 0.02 * day(at), cause=cause, **labels)
+            past.counter(
+                "gpu_throttled_seconds_total", lambda at: 0.02 * day(at), cause=cause, **labels
+            )
         past.gauge("gpu_ecc_errors_total", 0, error="uncorrected", scope="volatile", **labels)
         past.gauge("gpu_remapped_rows", 0, cause="corrected", **labels)
         past.counter("gpu_nvlink_errors_total", 0, error="crc", **labels)
@@ -268,8 +311,7 @@ def of_gpus(past: History, host: str, day: Curve, fault: float) -> None:
 
 def of_engine(past: History, host: str, day: Curve, slot: dict[str, str]) -> None:
     labels = {
-        "job": "engine", "host": host, "instance": f"{host}:8100", "model_name": "assistant",
-        "engine": "0", **slot,
+        "job": "engine", "host": host, "model_name": "assistant", "engine": "0", **slot,
     }  # fmt: skip
 
     def asked(at: float) -> float:
