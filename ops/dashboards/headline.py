@@ -80,7 +80,7 @@ HEADLINE = (
     ),
     stat(
         "Availability",
-        "Share of the period's probes of /ready, through the edge and TLS, that were answered well.",
+        "Share of the probes of /ready, through the edge and TLS, that were answered well.",
         Job.BLACKBOX,
         f'avg(avg_over_time(probe_success{{instance=~".*/ready", {HOST}}}[$__range]))',
         unit=SHARE,

@@ -1,4 +1,4 @@
-"""A past for a real Prometheus: a day of a small fleet with a fault in it, made up and told as such.
+"""A past for a real Prometheus: a small fleet with a fault in it, made up and told as such.
 
 Values follow a working day; shapes matter, numbers do not. What the metrics are called and which
 labels they have is not made up: `test_dashboards.py` compares with recorded pages.
@@ -34,19 +34,19 @@ class History:
         line = f"{name}{{{inside}}} {value:.9g} {at:.3f}"
         self.lines.setdefault(name, []).append(line)
 
-    def gauge(self, name: str, curve: Curve | float, **labels: str) -> None:
+    def gauge(self, name: str, curve: Curve | float, /, **labels: str) -> None:
         for at in self.moments():
             value = curve(at) if callable(curve) else curve
             if not math.isnan(value):
                 self.write(name, labels, at, value)
 
-    def counter(self, name: str, rate: Curve | float, **labels: str) -> None:
+    def counter(self, name: str, rate: Curve | float, /, **labels: str) -> None:
         total = 0.0
         for at in self.moments():
             total += max(0.0, rate(at) if callable(rate) else rate) * self.step
             self.write(name, labels, at, total)
 
-    def histogram(self, name: str, rate: Curve, median: Curve, **labels: str) -> None:
+    def histogram(self, name: str, rate: Curve, median: Curve, /, **labels: str) -> None:
         totals = dict.fromkeys([*BOUNDS, math.inf], 0.0)
         for at in self.moments():
             happened = rate(at) * self.step
