@@ -35,7 +35,7 @@ REACHED = Row(
             thresholds=(warning(14, below=True), critical(3, below=True)),
         ),
         stat(
-            "Requests",
+            "Requests of the period",
             "Through nginx in the period, everything included.",
             Job.NGINX,
             f"sum(increase(nginx_http_requests_total{{{HOST}}}[$__range]))",

@@ -215,9 +215,8 @@ def of_app(past: History, day: Curve, instance: str) -> None:
                 "agent_app_key_tokens_total", lambda at, n=many: n * asked(at) / 3,
                 kind=kind, key=key, **model,
             )  # fmt: skip
-            past.counter(
-                "agent_app_key_engine_seconds_total", lambda at: asked(at), key=key, **model
-            )
+    for key in ("crm", "support-bot", HOSTILE):
+        past.counter("agent_app_key_engine_seconds_total", asked, key=key, **model)
     for outcome, share in {"completed": 0.98, "failed": 0.004, "cancelled": 0.016}.items():
         past.counter(
             "agent_app_runs_total", lambda at, share=share: asked(at) * share,

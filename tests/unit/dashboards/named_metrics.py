@@ -19,7 +19,7 @@ def metrics_of(expression: str) -> set[str]:
     """Name the metrics that an expression reads."""
     text = re.sub(r'"[^"]*"', '""', expression)
     text = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", text)
-    text = re.sub(r"\b(by|on|without|ignoring|group_left)\s*\([^)]*\)", r"\1", text)
+    text = re.sub(r"\b(by|on|without|ignoring|group_left)\s*\([^)]*\)", "", text)
     names = re.findall(r"(?<![\w.$])([a-zA-Z_:][\w:]*)(\s*\()?", text)
     return {name for name, call in names if not call and name not in KEYWORDS}
 
