@@ -23,8 +23,8 @@ WIDE_SPAN = 12
 MOST_LINES = 8
 DASHES = ((), (5.0, 2.0), (1.5, 1.5), (6.0, 2.0, 1.5, 2.0))
 """Lines differ in dashes as well as in colour, for whoever cannot tell the colours apart."""
-INK, GRID = "#0000e0", "#0000e1"
-WORDS = {"warning": "#0000e2", "critical": "#0000e3"}
+INK, GRID = "#0a0be0", "#0a0be1"
+WORDS = {"warning": "#0a0be2", "critical": "#0a0be3"}
 VARIABLES = {
     INK: "--ink-soft",
     GRID: "--grid",
@@ -42,7 +42,7 @@ ID = re.compile(r"\b(id=\"|url\(#|href=\"#)")
 
 def series_color(index: int) -> str:
     """Return the colour that stands for the page's n-th."""
-    return f"#0000{index % MOST_LINES:02x}"
+    return f"#0a0b{index % MOST_LINES:02x}"
 
 
 def dashes(index: int) -> tuple[float, ...]:

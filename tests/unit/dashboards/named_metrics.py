@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from prometheus_client import REGISTRY, generate_latest
 
@@ -33,6 +34,7 @@ def names_of_page(text: str) -> set[str]:
     return found
 
 
+@cache
 def known_metrics() -> set[str]:
     """Name what recorded pages of the packages, and our own programs, show."""
     places = ("tests/unit/monitoring/pages", "tests/unit/dashboards/pages")
