@@ -27,7 +27,7 @@ Sample = tuple[str, Mapping[str, str], float]
 
 HELP = {
     "rackhand_boot_info": "1, with the boot that this is.",
-    "rackhand_certificate_expiry_timestamp_seconds": "When the certificate that nginx serves lapses.",
+    "rackhand_certificate_expiry_timestamp_seconds": "When nginx' certificate lapses.",
     "rackhand_certificate_placeholder": "1 while nginx serves the one that it made for itself.",
     "rackhand_facts_failed": "1 for what could not be read this time.",
     "rackhand_facts_timestamp_seconds": "When this page was written.",
@@ -72,7 +72,9 @@ def operations(root: Path, _config: Mapping[str, Any]) -> Iterator[Sample]:
         return
     about = json.loads((folder / "open.json").read_text(encoding="utf-8"))
     journal = folder / about["id"] / "journal.jsonl"
-    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True) if journal.exists() else []
+    lines = (
+        journal.read_text(encoding="utf-8").splitlines(keepends=True) if journal.exists() else []
+    )
     entries = [json.loads(line) for line in lines if line.endswith("\n")]
     last = next((entry for entry in reversed(entries) if entry["event"] in TOLD), {})
     if last.get("event") == "end":
