@@ -37,8 +37,7 @@ def names_of_page(text: str) -> set[str]:
 @cache
 def known_metrics() -> set[str]:
     """Name what recorded pages of the packages, and our own programs, show."""
-    places = ("tests/unit/monitoring/pages", "tests/unit/dashboards/pages")
-    pages = [path.read_text() for place in places for path in (ROOT / place).glob("*.txt")]
+    pages = [path.read_text() for path in (ROOT / "tests/unit/monitoring/pages").glob("*.txt")]
     pages += [path.read_text() for path in (ROOT / "tests/contract/recorded").glob("vllm*.txt")]
     pages.append(generate_latest(REGISTRY).decode())
     facts = (ROOT / "roles/exporters/files/facts.py").read_text()
