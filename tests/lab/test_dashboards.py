@@ -145,12 +145,9 @@ def test_a_grafana_that_cannot_be_had_is_told_in_one_line_and_nothing_is_left(
 def repository(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The stand-in's repository, served by the host itself."""
     made = make(tmp_path_factory.mktemp("grafana"))
-    for start in range(0, len(made.archive), 60_000):
-        part = made.archive[start : start + 60_000]
-        on_watch(stack, f"printf '%s' {part} >> /root/grafana.b64")
     on_watch(
         stack,
-        "base64 -d /root/grafana.b64 | tar -xzC /srv && rm /root/grafana.b64 && "
+        f"printf '%s' {made.archive} | base64 -d | tar -xzC /srv && "
         f"printf '%s' '{SERVER}' > /run/systemd/system/grafana-repo.service && "
         "systemctl daemon-reload && systemctl start grafana-repo && sleep 1",
     )
