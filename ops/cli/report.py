@@ -59,7 +59,6 @@ def report(
         answers = collect(source, question, begin(count()))
     if page is not None:
         write(page, answers, fleet)
-        tell(f"{page} is written, {page.stat().st_size / 1024:,.0f} KiB")
     if as_json:
         print_json(document(answers))
 
@@ -118,6 +117,7 @@ def write(page: Path, answers: Answers, fleet: Fleet) -> None:
         stream.write(text)
     os.chmod(name, 0o644)  # noqa: PTH101
     os.replace(name, page)  # noqa: PTH105
+    tell(f"{page} is written, {page.stat().st_size / 1024:,.0f} KiB")
 
 
 @contextmanager

@@ -12,7 +12,15 @@ from ops.dashboards.panel import (
     state,
     warning,
 )
-from ops.dashboards.unit import COUNT, PER_SECOND, REQUESTS_PER_SECOND, SECONDS, SHARE, Unit
+from ops.dashboards.unit import (
+    ANSWERS,
+    COUNT,
+    PER_SECOND,
+    REQUESTS_PER_SECOND,
+    SECONDS,
+    SHARE,
+    Unit,
+)
 
 HOST = 'host=~"$host"'
 SLOT = "{{model}} {{slot}} on {{host}}"
@@ -64,6 +72,8 @@ STATE = Row(
             Job.ENGINE,
             f'max by ({BY_SLOT}) (up{{job="engine", {HOST}}})',
             SLOT,
+            unit=ANSWERS,
+            calm=True,
         ),
         graph(
             "Share of new requests",

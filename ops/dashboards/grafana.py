@@ -12,7 +12,7 @@ from grafana_foundation_sdk.builders import stat as stats
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 
-from ops.dashboards.panel import Dashboard, Kind, Panel, Threshold
+from ops.dashboards.panel import Dashboard, Kind, Panel, Price, Threshold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ DATA_SOURCE = common.DataSourceRef(type_val="prometheus", uid="rackhand-promethe
 TAG = "rackhand"
 HEIGHTS = {Kind.STAT: 4, Kind.GRAPH: 8, Kind.STACK: 8, Kind.STATE: 8, Kind.TABLE: 8}
 COLORS = {"warning": "orange", "critical": "red"}
-WELL, UNWELL = "green", "red"
+WELL, UNWELL, IDLE = "green", "red", "text"
 COLUMNS = 24
 
 
@@ -54,15 +54,13 @@ def _dashboard(board: Dashboard) -> dashboards.Dashboard:
         .with_variable(_hosts())
     )
     for price in board.prices:
-        text = f"{price.default:g}"
-        chosen = dashboard.VariableOption(selected=True, text=text, value=text)
-        made.with_variable(
-            dashboards.TextBoxVariable(price.name)
-            .label(price.label)
-            .default_value(text)
-            .current(chosen)
-            .options([chosen])
-        )
+        made.with_variable(_price(price))
+    _fill(made, board)
+    return made
+
+
+def _fill(made: dashboards.Dashboard, board: Dashboard) -> None:
+    """Give rows and panels their places and numbers, from top to bottom."""
     top = number = 0
     for row in board.rows:
         number += 1
@@ -76,7 +74,6 @@ def _dashboard(board: Dashboard) -> dashboards.Dashboard:
                 made.with_panel(built.id(number).grid_pos(_place(left, top, one.span, height)))
                 left += one.span
             top += height
-    return made
 
 
 def lines(panels: Sequence[Panel]) -> list[list[Panel]]:
@@ -107,6 +104,13 @@ def _hosts() -> dashboards.QueryVariable:
         .all_value(".*")
         .current(everything)
     )
+
+
+def _price(price: Price) -> dashboards.TextBoxVariable:
+    text = f"{price.default:g}"
+    chosen = dashboard.VariableOption(selected=True, text=text, value=text)
+    box = dashboards.TextBoxVariable(price.name).label(price.label)
+    return box.default_value(text).current(chosen).options([chosen])
 
 
 def _basics(builder: Any, panel: Panel) -> Any:
@@ -185,18 +189,17 @@ def _stat(panel: Panel) -> Any:
 
 
 def _state(panel: Panel) -> Any:
+    low = IDLE if panel.calm else UNWELL
     words = {
         str(value): dashboard.ValueMappingResult(
             text=panel.unit.write(value), color=color, index=value
         )
-        for value, color in ((0, UNWELL), (1, WELL))
+        for value, color in ((0, low), (1, WELL))
     }
     builder = _basics(statetimeline.Panel(), panel)
     builder.mappings([dashboard.ValueMap(options=words)]).show_value(common.VisibilityMode.NEVER)
     steps = dashboards.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE)
-    builder.thresholds(
-        steps.steps([dashboard.Threshold(None, UNWELL), dashboard.Threshold(1, WELL)])
-    )
+    builder.thresholds(steps.steps([dashboard.Threshold(None, low), dashboard.Threshold(1, WELL)]))
     return builder.row_height(0.8)
 
 

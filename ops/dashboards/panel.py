@@ -97,6 +97,7 @@ class Panel:
         events: Whether no series means that nothing happened, as with counters of failures that
             begin with the first.
         optional: Why there may be no data though the target is well; empty where there must be.
+        calm: Whether a state of 0 is as it may be.
         span: Columns of Grafana's 24.
         largest: The end of the axis where the unit has one (1 for shares of a whole).
     """
@@ -110,6 +111,7 @@ class Panel:
     thresholds: tuple[Threshold, ...] = ()
     events: bool = False
     optional: str = ""
+    calm: bool = False
     span: int = 8
     largest: float | None = None
 
@@ -122,6 +124,7 @@ class Settings(TypedDict, total=False):
     thresholds: tuple[Threshold, ...]
     events: bool
     optional: str
+    calm: bool
     span: int
     largest: float | None
 

@@ -116,3 +116,4 @@ MONEY = Unit("none", lambda value: f"{value:,.2f}", "in the currency of the pric
 UP = Unit("none", lambda value: "up" if value >= 1 else "down")
 FREE = Unit("none", lambda value: "free" if value >= 1 else "slowed")
 SERVES = Unit("none", lambda value: "in service" if value >= 1 else "drained")
+ANSWERS = Unit("none", lambda value: "answers" if value >= 1 else "idle")

@@ -10,6 +10,7 @@ from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
 from ops.dashboards.panel import Kind, Panel
+from ops.dashboards.unit import COUNT
 from ops.report.answers import Answer, Line
 from ops.report.question import Question
 
@@ -163,7 +164,8 @@ def _scale(axes: Axes, answer: Answer) -> None:
     if not any(value for line in answer.lines for value in line.values):
         low, high = 0.0, max([1.0, high])  # an axis around 0 would have negative numbers
     axes.set_ylim(low, high)
-    axes.set_yticks(ticks(panel, low, high))
+    whole = all(value == int(value) for line in answer.lines for value in line.values)
+    axes.set_yticks(ticks(panel, low, high, whole=whole))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: panel.unit.write(value)))
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -199,12 +201,13 @@ def near(value: float, low: float, high: float) -> bool:
     return low <= value <= high or (high < value <= 1.6 * high) or (0 <= value < low)
 
 
-def ticks(panel: Panel, low: float, high: float) -> list[float]:
-    """Return values that are round in the unit that the axis is written in."""
+def ticks(panel: Panel, low: float, high: float, *, whole: bool) -> list[float]:
+    """Return values that are round in the unit that the axis is written in, or whole counts."""
     from matplotlib.ticker import MaxNLocator
 
     size = next((one for one in panel.unit.sizes if one <= max(abs(low), abs(high))), 1.0)
-    locator = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
+    counted = whole and panel.unit is COUNT
+    locator = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=counted)
     found = locator.tick_values(low / size, high / size)
     return [float(value) * size for value in found if low <= value * size <= high]
 

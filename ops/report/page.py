@@ -44,26 +44,7 @@ def write_page(
         zone: Of the times on the page.
         drawn: Called after each graph.
     """
-    environment = Environment(
-        loader=PackageLoader("ops.report", "."),
-        autoescape=True,  # labels come from the fleet, and nobody vouches for them
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        signs=SIGNS,
-        swatch=swatch,
-        most_lines=MOST_LINES,
-        most_rows=MOST_ROWS,
-        kinds=Kind,
-        graphs=GRAPHS,
-        series=series,
-        states=lambda line: strips(line, answers.question),
-        up_share=up_share,
-        shares=SHARE.text,
-        sentence=sentence,
-    )
+    environment = _environment(answers.question)
     pictures: dict[str, Markup] = {}
     for board, found in answers.sections:
         for index, answer in enumerate(found):
@@ -84,6 +65,30 @@ def write_page(
         pictures=pictures,
         prices=[(one.label, answers.question.values[one.name]) for one in PRICES],
     )
+
+
+def _environment(question: Question) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ops.report", "."),
+        autoescape=True,  # labels come from the fleet, and nobody vouches for them
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        signs=SIGNS,
+        swatch=swatch,
+        most_lines=MOST_LINES,
+        most_rows=MOST_ROWS,
+        kinds=Kind,
+        graphs=GRAPHS,
+        series=series,
+        states=lambda line: strips(line, question),
+        up_share=up_share,
+        shares=SHARE.text,
+        sentence=sentence,
+    )
+    return environment
 
 
 def graph_count(answers: Answers) -> int:

@@ -222,6 +222,15 @@ def of_app(past: History, day: Curve, instance: str) -> None:
             "agent_app_runs_total", lambda at, share=share: asked(at) * share,
             outcome=outcome, **model,
         )  # fmt: skip
+    of_its_parts(past, day, app)
+
+
+def of_its_parts(past: History, day: Curve, app: dict[str, str]) -> None:
+    model = {"model": "assistant", **app}
+
+    def asked(at: float) -> float:
+        return 2.4 * day(at)
+
     past.gauge("agent_app_runs_in_flight", lambda at: round(12 * day(at)), **app)
     past.gauge(
         "agent_app_engine_in_flight", lambda at: round(9 * day(at)), endpoint="gpu1", **model
@@ -294,18 +303,22 @@ def of_gpus(past: History, host: str, day: Curve, fault: float) -> None:
         past.gauge("gpu_power_watts", there(lambda at: 90 + 560 * wave(at)), **labels)
         past.gauge("gpu_power_limit_watts", 700, limit="enforced", **labels)
         past.counter("gpu_energy_joules_total", lambda at: 90 + 560 * wave(at), **labels)
-        for reason in ("hw_thermal", "hw_power_brake"):
-            past.gauge("gpu_throttle_reason", 0, reason=reason, **labels)
-        for cause in ("power", "thermal"):
-            past.counter(
-                "gpu_throttled_seconds_total", lambda at: 0.02 * day(at), cause=cause, **labels
-            )
-        past.gauge("gpu_ecc_errors_total", 0, error="uncorrected", scope="volatile", **labels)
-        past.gauge("gpu_remapped_rows", 0, cause="corrected", **labels)
-        past.counter("gpu_nvlink_errors_total", 0, error="crc", **labels)
+        of_faults(past, day, labels)
         fell = {"xid": "79", "class": "reboot", **labels}
         broken = host == "gpu2" and gpu == "1"
         past.gauge("gpu_xid_errors_total", lambda at, b=broken: float(b and at >= fault), **fell)
+
+
+def of_faults(past: History, day: Curve, labels: dict[str, str]) -> None:
+    for reason in ("hw_thermal", "hw_power_brake"):
+        past.gauge("gpu_throttle_reason", 0, reason=reason, **labels)
+    for cause in ("power", "thermal"):
+        past.counter(
+            "gpu_throttled_seconds_total", lambda at: 0.02 * day(at), cause=cause, **labels
+        )
+    past.gauge("gpu_ecc_errors_total", 0, error="uncorrected", scope="volatile", **labels)
+    past.gauge("gpu_remapped_rows", 0, cause="corrected", **labels)
+    past.counter("gpu_nvlink_errors_total", 0, error="crc", **labels)
 
 
 def of_engine(past: History, host: str, day: Curve, slot: dict[str, str]) -> None:

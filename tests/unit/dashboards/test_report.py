@@ -8,61 +8,24 @@ import re
 import shutil
 from collections import Counter
 from datetime import UTC
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from history import BOUNDS, HOSTILE, made_up
+from html_page import Page
 from servers import prometheus_server
-from typer.testing import CliRunner
 
-from ops.cli import report as command
 from ops.dashboards import DASHBOARDS
 from ops.dashboards.panel import Job, Kind, graph, stat, warning
-from ops.errors import InputError
-from ops.monitoring import Prometheus, Sample, Series, Service
+from ops.monitoring import Prometheus, Service
 from ops.report.answers import Answer, Answers, Line, collect, count, why_empty
 from ops.report.drawing import MOST_LINES, broken, draw, shown
 from ops.report.numbers import document
 from ops.report.page import strips, up_share, write_page
-from ops.report.question import Question, parse_prices, parse_since
+from ops.report.question import Question
 
-VOID = {"meta", "link", "br", "hr", "img", "input", "source", "wbr"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-
-
-class Page(HTMLParser):
-    """A page's elements; `faults` are tags that do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.faults: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        self.faults += self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _ in attrs]
-        if len(names) != len(set(names)):
-            self.faults.append(f"{tag} has an attribute twice")
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.faults.append(f"</{tag}>")
-
-    def all(self, attribute: str) -> list[str]:
-        return [have[attribute] for _, have in self.elements if attribute in have]
 
 
 @pytest.fixture(scope="module")
@@ -290,99 +253,6 @@ def test_a_series_that_ended_rings_no_alarm() -> None:
     low = stat("t", "d.", Job.BLACKBOX, "x", thresholds=(warning(14, below=True),))
     assert Answer(low, (Line("", ((1.0, 13.0),)),)).alarm == warning(14, below=True)
     assert Answer(low, (Line("", ((1.0, 15.0),)),)).alarm is None
-
-
-# -- questions ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("word", "seconds"), [("90m", 5400), ("24h", 86400), ("7d", 604800), (" 2w ", 1209600)]
-)
-def test_periods(word: str, seconds: float) -> None:
-    assert parse_since(word) == seconds
-
-
-@pytest.mark.parametrize("word", ["", "24", "1m", "h", "-1h", "3y", "500d", "1.5h"])
-def test_what_is_no_period_is_told(word: str) -> None:
-    with pytest.raises(InputError):
-        parse_since(word)
-
-
-@pytest.mark.parametrize(("seconds", "step"), [(300, 15), (3600, 15), (86400, 360), (604800, 2520)])
-def test_a_graph_has_as_many_points_as_can_be_seen(seconds: float, step: float) -> None:
-    question = Question(0, seconds)
-    assert question.step == step
-    window = int(question.values["__rate_interval"].removesuffix("s"))
-    assert window >= max(60, step)
-
-
-def test_prices() -> None:
-    assert parse_prices(["price_kwh=0.25", "years=4"]) == {"price_kwh": 0.25, "years": 4.0}
-    for wrong in ("price_kwh", "price_kwh=x", "price_kwh=0", "price_kwh=inf", "beer=3"):
-        with pytest.raises(InputError, match="sets no price"):
-            parse_prices([wrong])
-
-
-# -- the command --------------------------------------------------------------------------------
-
-INVENTORY = "inventories/fleet"
-
-
-class Recorded:
-    """A source that answers from what a real one said."""
-
-    def __init__(self, source: Prometheus, end: float) -> None:
-        self.source, self.end = source, end
-
-    def query(self, expression: str, *, at: float | None = None) -> list[Sample]:
-        assert at is not None
-        return self.source.query(expression, at=self.end)
-
-    def query_range(self, expression: str, **when: float) -> list[Series]:
-        return self.source.query_range(expression, **when)
-
-
-@pytest.fixture
-def ops(source: Prometheus, end: float, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    import contextlib
-
-    import ops.monitoring
-
-    there = contextlib.nullcontext(Recorded(source, end))
-    monkeypatch.setattr(ops.monitoring, "prometheus", lambda fleet: there)
-    return CliRunner()
-
-
-def test_the_command_writes_a_page(ops: CliRunner, tmp_path: Path) -> None:
-    out = tmp_path / "week.html"
-    done = ops.invoke(command.app, ["-i", INVENTORY, "--since", "1h", "--out", str(out)])
-    assert done.exit_code == 0, done.output
-    assert Page(out.read_text()).faults == []
-    assert out.stat().st_mode & 0o777 == 0o644
-    assert [path.name for path in tmp_path.iterdir()] == ["week.html"]
-
-
-def test_json_needs_no_page(ops: CliRunner, tmp_path: Path, monkeypatch: Any) -> None:
-    done = ops.invoke(command.app, ["-i", INVENTORY, "--json", "--since", "1h"])
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["hosts"] == []
-    assert not Path("report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--since", "soon"], "is no period"),
-        (["--price", "beer=3"], "sets no price"),
-        (["--out", "/nowhere/at/all.html"], "there is no folder"),
-        (["--out", "/"], "it is a folder"),
-        (["--limit", "gpu9"], "gpu9 is no host"),
-    ],
-)
-def test_mistakes_are_told_before_any_work(ops: CliRunner, arguments: list[str], said: str) -> None:
-    done = ops.invoke(command.app, ["-i", INVENTORY, *arguments])
-    assert isinstance(done.exception, InputError)
-    assert said in str(done.exception)
 
 
 # -- in a browser -------------------------------------------------------------------------------
