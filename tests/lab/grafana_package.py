@@ -56,8 +56,8 @@ TimeoutStopSec=20
 [Install]
 WantedBy=multi-user.target
 """
-POSTINST = """\
-#!/bin/sh
+SHELL = "#!/bin/sh\n"
+POSTINST = f"""{SHELL}\
 set -e
 getent group grafana >/dev/null || groupadd --system grafana
 getent passwd grafana >/dev/null ||
