@@ -36,6 +36,7 @@ COMMANDS = {
     "status": Entry("ops.cli.status", "Show hosts, models, slots, GPUs and units."),
     "top": Entry("ops.cli.top", "The same live, with requests, tokens and errors per second."),
     "report": Entry("ops.cli.report", "Write one page with plots about a period."),
+    "alerts": Entry("ops.cli.alerts", "List and silence alerts, and test who is told."),
     "model": Entry("ops.cli.model", "Stage, upgrade, roll back and prune models."),
     "app": Entry("ops.cli.app", "Deploy the agent app and take it back."),
     "restart": Entry("ops.cli.restart", "Restart engines, the app or hosts, a few at a time."),

@@ -6,7 +6,7 @@ import pytest
 from testinfra.host import Host as Connection
 
 from ops.fleet import Host
-from ops.verify.probes import ask, assert_listens_only_at, assert_unit_runs, http
+from ops.verify.probes import assert_access, assert_listens_only_at, assert_unit_runs, http
 
 GROUPS = ("monitoring",)
 UNIT = "grafana-server.service"
@@ -41,5 +41,4 @@ def test_it_shows_nothing_without_a_password(host: Connection, port: int) -> Non
 
 
 def test_no_secret_of_it_is_readable_to_others(host: Connection) -> None:
-    mode = ask(host, "stat -c %a /etc/rackhand/credentials/grafana/admin_password")
-    assert mode.strip() == "600"
+    assert_access(host, "/etc/rackhand/credentials/grafana/admin_password", "root", "root", 0o600)

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from servers import free_port, prometheus_server
 
 from ops.errors import InputError, RemoteError
-from ops.monitoring import Prometheus, Service
+from ops.fleet import load
+from ops.monitoring import Prometheus, Service, prometheus
 
 CONFIG = """
 global: {scrape_interval: 200ms, evaluation_interval: 200ms}
@@ -83,3 +85,11 @@ def test_a_service_that_is_gone_is_named() -> None:
     service = Service(f"http://127.0.0.1:{free_port()}", "prometheus.service", "node9")
     with pytest.raises(RemoteError, match=r"prometheus.service on node9 gives no answer"):
         Prometheus(service).query("up")
+
+
+def test_a_fleet_without_a_watcher_says_so(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text(
+        "all: {hosts: {n1: {ansible_host: 192.0.2.1, domain: a.example.com}}}\n"
+    )
+    with pytest.raises(InputError, match="nobody watches this fleet"), prometheus(load(tmp_path)):
+        pass
