@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": Entry("ops.cli.verify", "Prove that the hosts are what the inventory says."),
     "status": Entry("ops.cli.status", "Show hosts, models, slots, GPUs and units."),
     "top": Entry("ops.cli.top", "The same live, with requests, tokens and errors per second."),
+    "report": Entry("ops.cli.report", "Write one page with plots about a period."),
     "alerts": Entry("ops.cli.alerts", "List and silence alerts, and test who is told."),
     "doctor": Entry("ops.cli.doctor", "Name what ails hosts, why, and the cure."),
     "model": Entry("ops.cli.model", "Stage, upgrade, roll back and prune models."),

@@ -1,0 +1,1 @@
+"""One HTML page about a period of the fleet, from Prometheus, for people without Grafana."""
