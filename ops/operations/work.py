@@ -14,6 +14,7 @@ from ops.operations.plan import Step
 KINDS = {
     "app": "ops.app.steps",
     "engine": "ops.models.steps",
+    "gpu": "ops.restarts.gpu_steps",
     "host": "ops.restarts.host_steps",
     "inventory": "ops.models.inventory",
     "restart": "ops.restarts.engine_steps",
