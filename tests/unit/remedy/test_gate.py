@@ -145,3 +145,10 @@ def test_no_shape_begins_or_ends_in_the_middle() -> None:
         assert not shape.pattern.startswith(".*")
         assert ".*" not in shape.pattern
         assert not shape.fullmatch("true; true")
+
+
+def test_in_a_dry_run_the_key_may_only_look(programs: dict[str, str]) -> None:
+    for command in (program("look", "{}"), _command("list"), _command("read", "x")):
+        assert judge(command, programs, act=False)[0]
+    for command in (HOLD, host_steps.ORDER, "true", program("switch", "survey", "{}")):
+        assert judge(command, programs, act=False) == ([], "")
