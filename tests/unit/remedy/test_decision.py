@@ -80,7 +80,10 @@ REASONS: list[tuple[str, dict[str, Any]]] = [
     ("host_hour", {"history": (record(50, cause="x"),)}),
     ("host_hour", {"history": (record(50, cause="x", outcome=Outcome.FAILED),)}),
     ("host_day", {"history": tuple(record(m, cause="x") for m in (120, 240, 360))}),
-    ("fleet_hour", {"history": tuple(record(m, host=f"h{m}", cause="x") for m in (20, 30, 40, 50))}),
+    (
+        "fleet_hour",
+        {"history": tuple(record(m, host=f"h{m}", cause="x") for m in (20, 30, 40, 50))},
+    ),
     ("unreachable", {"state": fleet(gpu1=HostView(frozenset({"demo"}), problem="no route"))}),
     ("drained", {"state": fleet(gpu1=DRAINED)}),
     ("hosts_out", {"state": fleet(gpu2=DRAINED)}),

@@ -8,15 +8,14 @@ import shlex
 from shlex import quote
 
 import pytest
-from ansible.plugins.loader import init_plugin_loader, lookup_loader
+from ansible.plugins.loader import lookup_loader
+from rendering import ROOT
 
 from ops.engine import traffic
 from ops.operations.keeper import _command
-from ops.places import ROOT
 from ops.remedy.gate_program import PROGRAMS, SHAPES, judge
 from ops.restarts import gpu_steps, host_steps
 
-init_plugin_loader([str(ROOT / "collections")])
 TEXTS = {
     "keeper": ROOT / "ops/operations/keeper_program.py",
     "look": ROOT / "ops/live/look_program.py",
