@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ops.operations.plan import Plan
 
 app = typer.Typer(
-    help="Restart engines, the app or hosts, a few at a time, without a failed request.",
+    help="Restart engines, the app, GPUs or hosts, a few at a time, without a failed request.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

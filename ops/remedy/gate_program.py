@@ -90,9 +90,7 @@ def _only_looks(name: str, words: Sequence[str]) -> bool:
     return name == "look" or (name == "keeper" and list(words[1:2]) != ["hold"])
 
 
-def judge(
-    command: str, programs: Mapping[str, str], *, act: bool = True
-) -> tuple[list[str], str]:
+def judge(command: str, programs: Mapping[str, str], *, act: bool = True) -> tuple[list[str], str]:
     """Return what to run for a command, and its name for the log; nothing where it is refused.
 
     Args:

@@ -20,8 +20,6 @@ from pydantic import (
 from ops.errors import InputError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-RESET_XIDS = "46 48 62 64 74 95 109 110 119 120 136 140 143 158"
-"""Those that NVIDIA's catalogue cures by a reset of the GPU; reference: docs/gpu-exporter.md."""
 
 
 class Mode(StrEnum):
@@ -174,21 +172,18 @@ class Policy(_Part):
 
 
 DEFAULTS: dict[str, tuple[Rule, ...]] = {
-    "GpuXid": (
-        Rule(action=Action.REBOOT_HOST, match={"xid": "79"}),
-        Rule(action=Action.RESET_GPU, match={"xid": RESET_XIDS}),
-        Rule(action=Action.RESTART_ENGINE, match={"xid": "94"}),
-    ),
-    "GpuFallenOffTheBus": (Rule(action=Action.REBOOT_HOST),),
+    "GpuFellOff": (Rule(action=Action.REBOOT_HOST),),
     "GpuXidReset": (Rule(action=Action.RESET_GPU),),
-    "GpuContainedEcc": (Rule(action=Action.RESTART_ENGINE),),
-    "GpuRecoveryReset": (Rule(action=Action.RESET_GPU),),
-    "GpuRecoveryReboot": (Rule(action=Action.REBOOT_HOST),),
-    "GpuUncorrectableEcc": (Rule(action=Action.RESET_GPU),),
+    "GpuXidContained": (Rule(action=Action.RESTART_ENGINE),),
+    "GpuRecoveryAction": (
+        Rule(action=Action.RESET_GPU, match={"recovery_action": "1 4"}),
+        Rule(action=Action.REBOOT_HOST, match={"recovery_action": "2"}),
+    ),
+    "GpuEccUncorrected": (Rule(action=Action.RESET_GPU),),
     "EngineStalled": (Rule(action=Action.RESTART_ENGINE),),
 }
-"""Source: the Action column of NVIDIA's XID catalogue and recovery actions, and what a stalled
-engine needs; alerts by the names of the rules of role prometheus. Whatever only warns has none."""
+"""Source: NVIDIA's XID catalogue and NVML's recovery actions, and what a stalled engine needs;
+alerts by the names of role prometheus' rules. Whatever only warns has none."""
 
 
 def read_policy(given: Mapping[str, Any] | None, place: str = "remediation") -> Policy:

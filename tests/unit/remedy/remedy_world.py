@@ -35,7 +35,7 @@ class Killed(BaseException):
     """SIGKILL: nothing of ours runs after it."""
 
 
-def alert(name: str = "GpuXid", host: str = "gpu1", **more: Any) -> Alert:
+def alert(name: str = "GpuFellOff", host: str = "gpu1", **more: Any) -> Alert:
     labels = {"alertname": name, "host": host, "gpu": "0", "xid": "79", **more.pop("labels", {})}
     return Alert(
         status=more.pop("status", "firing"),

@@ -14,7 +14,7 @@ from ops.remedy.policy import Action, Mode, read_policy
 
 ONE: dict[str, Any] = {
     "status": "firing",
-    "labels": {"alertname": "GpuXid", "host": "gpu1", "gpu": "0", "xid": "79"},
+    "labels": {"alertname": "GpuFellOff", "host": "gpu1", "gpu": "0", "xid": "79"},
     "annotations": {"summary": "fell off the bus"},
     "startsAt": "2026-11-26T03:00:00.123Z",
     "endsAt": "0001-01-01T00:00:00Z",
@@ -34,9 +34,9 @@ def body(**changes: Any) -> bytes:
 
 def test_a_webhook_of_alertmanager_is_read() -> None:
     (found,) = read_webhook(json.dumps(BODY).encode())
-    assert (found.name, found.host, found.gpu) == ("GpuXid", "gpu1", 0)
+    assert (found.name, found.host, found.gpu) == ("GpuFellOff", "gpu1", 0)
     assert found.key == "a1b2c3d4e5f60718@2026-11-26T03:00:00.123000+00:00"
-    assert found.cause == "GpuXid gpu1 0 79"
+    assert found.cause == "GpuFellOff gpu1 0 79"
 
 
 @pytest.mark.parametrize(

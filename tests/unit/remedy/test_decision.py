@@ -11,7 +11,7 @@ from remedy_world import ALL_SERVE, NOW, SERVES, alert, policy, record
 
 from ops.remedy.alert import Alert
 from ops.remedy.decision import Decision, FleetState, HostView, decide
-from ops.remedy.policy import DEFAULTS, RESET_XIDS, Action, Policy
+from ops.remedy.policy import DEFAULTS, Action, Policy
 from ops.remedy.records import Outcome, Record, Verdict
 
 DRAINED = replace(SERVES, serving=frozenset(), drained="maintenance, by jo")
@@ -36,10 +36,13 @@ def decided(
 @pytest.mark.parametrize(
     ("name", "labels", "action"),
     [
-        *(("GpuXid", {"xid": xid}, "reset_gpu") for xid in RESET_XIDS.split()),
-        ("GpuXid", {"xid": "79"}, "reboot_host"),
-        ("GpuXid", {"xid": "94"}, "restart_engine"),
-        ("GpuUncorrectableEcc", {}, "reset_gpu"),
+        ("GpuFellOff", {}, "reboot_host"),
+        *(("GpuXidReset", {"xid": xid}, "reset_gpu") for xid in ("48", "95", "119")),
+        ("GpuXidContained", {"xid": "94"}, "restart_engine"),
+        ("GpuRecoveryAction", {"recovery_action": "1"}, "reset_gpu"),
+        ("GpuRecoveryAction", {"recovery_action": "4"}, "reset_gpu"),
+        ("GpuRecoveryAction", {"recovery_action": "2"}, "reboot_host"),
+        ("GpuEccUncorrected", {}, "reset_gpu"),
         ("EngineStalled", {"model": "demo"}, "restart_engine"),
     ],
 )
@@ -50,25 +53,26 @@ def test_each_alert_of_the_defaults_has_its_action(
     assert (found.verdict, found.action, found.code) == (Verdict.ACT, action, "act")
 
 
-@pytest.mark.parametrize("xid", ["13", "31", "43", "45", "63", "92", "", "790", "7"])
-def test_xids_of_applications_lead_to_nothing(xid: str) -> None:
-    assert decided(alert(labels={"xid": xid})).code == "no_rule"
+@pytest.mark.parametrize("asked", ["0", "3", "", "12", "1 4"])
+def test_a_recovery_that_is_no_reset_and_no_reboot_leads_to_nothing(asked: str) -> None:
+    assert decided(alert("GpuRecoveryAction", labels={"recovery_action": asked})).code == "no_rule"
 
 
 def test_no_alert_that_only_warns_has_an_action() -> None:
-    assert not [n for n in DEFAULTS if "Thermal" in n or "Kv" in n or "Disk" in n]
+    assert set(DEFAULTS) == {"GpuFellOff", "GpuXidReset", "GpuXidContained", "GpuRecoveryAction",
+                             "GpuEccUncorrected", "EngineStalled"}  # fmt: skip
 
 
 WINDOW = [{"start": "01:00", "end": "02:00"}]
 REASONS: list[tuple[str, dict[str, Any]]] = [
     ("resolved", {"what": alert(status="resolved")}),
     ("no_rule", {"what": alert("Watchdog")}),
-    ("no_rule", {"rules": policy(alerts={"GpuXid": "none"})}),
-    ("no_rule", {"rules": policy(alerts={"GpuXid": []})}),
+    ("no_rule", {"rules": policy(alerts={"GpuFellOff": "none"})}),
+    ("no_rule", {"rules": policy(alerts={"GpuFellOff": []})}),
     ("no_host", {"what": alert(host="")}),
     ("no_host", {"what": alert(host="db")}),
     ("no_host", {"what": alert(host="../../etc")}),
-    ("only", {"rules": policy(alerts={"GpuXid": {"action": "drain", "only": ["gpu2"]}})}),
+    ("only", {"rules": policy(alerts={"GpuFellOff": {"action": "drain", "only": ["gpu2"]}})}),
     ("duplicate", {"history": (record(300, key=alert().key),)}),
     ("duplicate", {"history": (record(300, key=alert().key, outcome=Outcome.STUCK),)}),
     ("duplicate", {"history": (record(300, key=alert().key, outcome=None),)}),
@@ -125,13 +129,13 @@ def test_what_does_not_stop_it(given: dict[str, Any]) -> None:
 def test_a_rule_may_be_stricter_or_looser_than_the_policy_about_the_last_engine() -> None:
     for whole, own, verdict in ((True, False, Verdict.SKIP), (False, True, Verdict.ACT)):
         rule = {"action": "reboot_host", "even_the_last": own}
-        rules = policy(even_the_last=whole, alerts={"GpuXid": rule})
+        rules = policy(even_the_last=whole, alerts={"GpuFellOff": rule})
         assert decided(state=ALONE, rules=rules).verdict == verdict
 
 
 def test_a_rules_own_windows_count_instead_of_the_policys() -> None:
     own = {"action": "drain", "windows": [{"start": "02:00", "end": "04:00"}]}
-    assert decided(rules=policy(windows=WINDOW, alerts={"GpuXid": own})).verdict == Verdict.ACT
+    assert decided(rules=policy(windows=WINDOW, alerts={"GpuFellOff": own})).verdict == Verdict.ACT
 
 
 @pytest.mark.parametrize(("reboots", "verdict"), [(1, Verdict.ACT), (2, Verdict.REPLACE)])
@@ -160,7 +164,7 @@ def test_reboots_for_something_else_or_long_ago_do_not_count(other: dict[str, An
 def test_a_dry_run_says_what_it_would_do_by_the_same_checks() -> None:
     found = decided(rules=policy("dry_run"))
     assert found.verdict == Verdict.DRY_RUN
-    assert found.reason == "would reboot_host on gpu1, GPU 0: GpuXid on gpu1 (gpu 0, xid 79)"
+    assert found.reason == "would reboot_host on gpu1, GPU 0: GpuFellOff on gpu1 (gpu 0, xid 79)"
     assert decided(rules=policy("dry_run"), state=ALONE).code == "last_engine"
 
 
@@ -173,7 +177,7 @@ def test_a_host_that_remediation_drained_may_be_acted_on_further() -> None:
     ours = record(120, action=Action.DRAIN, operation="op-7", cause="x")
     state = fleet(gpu1=replace(DRAINED, drained="operation op-7"))
     assert decided(history=(ours,), state=state).verdict == Verdict.ACT
-    rules = policy(alerts={"GpuXid": "drain"})
+    rules = policy(alerts={"GpuFellOff": "drain"})
     assert decided(history=(ours,), state=state, rules=rules).code == "drained"
 
 

@@ -48,7 +48,7 @@ def post(opened: Door, body: Any = BODY, token: str = f"Bearer {TOKEN}", path: s
 def test_a_webhook_is_taken_in(opened: Door) -> None:
     assert post(opened) == 200
     (alert,) = opened.alerts.get_nowait()
-    assert alert.name == "GpuXid"
+    assert alert.name == "GpuFellOff"
 
 
 @pytest.mark.parametrize("token", ["", "Bearer", "Bearer b-token", TOKEN, "Bearer \xe9"])

@@ -28,7 +28,7 @@ def test_an_alert_leads_to_an_operation_and_a_whole_record(tmp_path: Path) -> No
     handled(tmp_path, world)
     (found,) = records(tmp_path)
     assert (found.verdict, found.outcome, found.operation) == (Verdict.ACT, Outcome.DONE, "op-0")
-    assert world.operations["op-0"][0].why == f"GpuXid on gpu1 (gpu 0, xid 79) [{found.id}]"
+    assert world.operations["op-0"][0].why == f"GpuFellOff on gpu1 (gpu 0, xid 79) [{found.id}]"
     assert found.as_record()["host"] == "gpu1"
     assert world.ticks == INSTANTS - 1
 
