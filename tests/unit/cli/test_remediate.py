@@ -16,8 +16,9 @@ from ops.remedy import host as remote
 from ops.remote.stream import Finished
 
 ACTED = {"id": "r1", "at": "2026-11-26T03:00:00+00:00", "alert": "GpuFellOff on gpu1",
-         "host": "gpu1", "gpu": 0, "action": "reboot_host", "verdict": "act", "code": "act", "reason": "x",
-         "operation": "op-1", "outcome": "done", "why": "done", "seconds": 42.0}  # fmt: skip
+         "host": "gpu1", "gpu": 0, "action": "reboot_host", "verdict": "act", "code": "act",
+         "reason": "x", "operation": "op-1", "outcome": "done", "why": "done",
+         "seconds": 42.0}  # fmt: skip
 SKIPPED = {**ACTED, "id": "r2", "verdict": "skip", "code": "cooldown", "outcome": None, "why": ""}
 STUCK = {**ACTED, "outcome": "stuck", "why": "ops resume op-1"}
 SHOWN = {"mode": "act", "paused": "", "open": [], "records": [ACTED, SKIPPED], "policy": {},
