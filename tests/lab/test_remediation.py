@@ -29,6 +29,7 @@ remediation:
 remediator_alertmanager_url: ""
 """
 BOOT = "cat /proc/sys/kernel/random/boot_id"
+RECORDS = "/var/lib/remediator/records/records.jsonl"
 DOOR = "http://127.0.0.1:9120"
 EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
 
@@ -37,6 +38,8 @@ EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
 def stack(labs: Callable[..., Lab]) -> Iterator[Stack]:
     given = {"image": "ubuntu-24.04-facade", "gpu": "H100:1", "purpose": "remedy"}
     with stand_in_stack(labs, 4, more=POLICY.format(mode="act"), **given) as made:
+        # A lab that was kept has records, which count for the limits.
+        made.lab.ssh(WATCH, f"rm -f {RECORDS}; systemctl restart remediator.service")
         yield made
 
 
@@ -255,6 +258,6 @@ def test_turned_off_it_leaves_no_service_and_no_key(stack: Stack) -> None:
         assert stack.lab.ssh(host, "ls /var/lib/remediator_access/.ssh /etc/sudoers.d") in (
             "/etc/sudoers.d:\nREADME\n\n/var/lib/remediator_access/.ssh:",
         )
-    assert stack.lab.ssh(WATCH, "wc -l < /var/lib/remediator/records/records.jsonl") != "0"
+    assert stack.lab.ssh(WATCH, f"wc -l < {RECORDS}") != "0"
     ops(stack, "verify", "remediator")
     assert "off" in ops(stack, "remediate", "status").output
