@@ -41,6 +41,10 @@ class MissingToolError(OpsError):
     """A program of the control machine that the command needs is not installed."""
 
 
+class NotIdleError(OpsError):
+    """Requests under way did not end in the time that they had."""
+
+
 class RemoteError(OpsError):
     """A host could not be reached, or a command on it failed."""
 

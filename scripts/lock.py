@@ -12,6 +12,7 @@ import bootstrap
 COMPILE = ("pip", "compile", "-q", "--no-header", "--universal", "--generate-hashes")
 DEV, APP = "requirements/dev.lock", "agent_app/requirements.lock"
 EXPORTER = "ops/gpu_exporter/requirements.lock"
+REMEDIATOR = "ops/requirements.lock"
 
 
 def public(settings: dict[str, str]) -> dict[str, str]:
@@ -40,6 +41,7 @@ def main() -> int:
         ["--extra", "dev", "pyproject.toml", "agent_app/pyproject.toml", "-o", DEV],
         ["-c", DEV, "agent_app/pyproject.toml", "-o", APP],
         ["-c", DEV, "ops/gpu_exporter/pyproject.toml", "-o", EXPORTER],
+        ["-c", DEV, "ops/pyproject.toml", "-o", REMEDIATOR],
     ):
         subprocess.run([*uv, *arguments], check=True, env=environment, cwd=bootstrap.ROOT)
     return 0

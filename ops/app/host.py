@@ -9,7 +9,7 @@ from importlib.resources import files
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from ops.errors import OpsError
+from ops.errors import NotIdleError, OpsError
 from ops.fleet.model import Host
 from ops.remote import run
 
@@ -92,7 +92,7 @@ class AppHost:
         """Wait until nobody holds a connection to an instance that is out of the edge.
 
         Raises:
-            OpsError: Somebody does, when the patience is over.
+            NotIdleError: Somebody does, when the patience is over.
         """
         deadline, quiet = time.monotonic() + patience, 0
         while True:
@@ -102,7 +102,7 @@ class AppHost:
             if quiet > 1:
                 return
             if time.monotonic() > deadline:
-                raise OpsError(
+                raise NotIdleError(
                     f"{left} connection(s) to {instance.unit} did not end in {patience:.0f} s",
                     place=self._host.name,
                     cure="run it again when they have, or with a longer --drain-timeout",

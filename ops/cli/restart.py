@@ -1,4 +1,4 @@
-"""`ops restart`: engines, the app and hosts, a few at a time, without a failed request."""
+"""`ops restart`: engines, the app, GPUs and hosts, a few at a time, without a failed request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ops.models.state import ModelOnHost
 
 app = typer.Typer(
-    help="Restart engines, the app or hosts, a few at a time, without a failed request.",
+    help="Restart engines, the app, GPUs or hosts, a few at a time, without a failed request.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -144,6 +144,49 @@ def host(
     )
     plan = host_plan.plan_restart(fleet, host_plan.pick(fleet, names), choices)
     carry_out_through_reboots(fleet, plan, wait, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def gpu(
+    inventory: Inventory,
+    name: Annotated[str, typer.Argument(metavar="HOST", help="A host of group gpu.")],
+    index: Annotated[
+        int | None, typer.Option("--gpu", min=0, help="NVML's index. Default: all of them.")
+    ] = None,
+    drain_timeout: Drain = 330,
+    reset_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that the driver may take to reset.")
+    ] = 120,
+    ready_timeout: Ready = 1800,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Cut requests that have not ended by then.")
+    ] = False,
+    why: Why = "",
+    wait: Wait = 0,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonEvents = False,
+) -> None:
+    """Reset a host's GPUs: engines out of traffic and stopped, reset, proof, back.
+
+    What only watches the GPUs, the exporter among it, is stopped too: a GPU that
+    anybody has open cannot be reset. Hosts with NVSwitch reset all GPUs together.
+
+    Example: ops restart gpu -i inventories/fleet gpu1 --gpu 0 --dry-run
+    """
+    from ops.fleet import load
+    from ops.restarts import gpu_plan
+
+    fleet = load(inventory)
+    choices = gpu_plan.Choices(
+        drain_seconds=drain_timeout,
+        reset_seconds=reset_timeout,
+        ready_seconds=ready_timeout,
+        cut=cut,
+        why=why,
+    )
+    plan = gpu_plan.plan_reset(fleet, fleet.host(name), index, choices)
+    carry_out(fleet, plan, wait, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("all")

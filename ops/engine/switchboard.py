@@ -12,7 +12,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ops.engine.traffic import PROBE, PROBE_SECONDS
-from ops.errors import OpsError, RemoteError
+from ops.errors import NotIdleError, OpsError, RemoteError
 from ops.fleet.model import SLOTS, Host, Model
 from ops.places import ROOT
 from ops.remote import run
@@ -135,7 +135,7 @@ class Switchboard:
         """Wait until a slot without traffic has ended what it had begun.
 
         Raises:
-            OpsError: It has not, in time.
+            NotIdleError: It has not, in time.
         """
         deadline, quiet = time.monotonic() + patience, 0
         while True:
@@ -145,7 +145,7 @@ class Switchboard:
             if quiet > 1:
                 return
             if time.monotonic() > deadline:
-                raise OpsError(
+                raise NotIdleError(
                     f"{left} request(s) of {self.unit(slot)} did not end in {patience:.0f} s",
                     place=self._host.name,
                     cure="resume when they have, or with a longer --drain-timeout",

@@ -87,6 +87,8 @@ def variables(plan: LabPlan, model: Path) -> dict[str, Any]:
         "agent_app_offline": True,
         "gpu_exporter_find_links": [wheelhouse.HOME],
         "gpu_exporter_offline": True,
+        "remediator_find_links": [wheelhouse.HOME],
+        "remediator_offline": True,
         # As the demo model learned them: examples.py of its trainer.
         "agent_app_knowledge": {"passage_characters": 400, "overlap_characters": 0, "results": 3},
         "certbot_email": f"operator@{DOMAIN}",

@@ -19,6 +19,7 @@ HOME = "/srv/wheelhouse"
 LOCKS = (
     "agent_app/requirements.lock",
     "ops/gpu_exporter/requirements.lock",
+    "ops/requirements.lock",
     "stand_in_engine/requirements.lock",
 )
 DEV_LOCK = REPOSITORY / "requirements/dev.lock"

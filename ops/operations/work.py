@@ -15,6 +15,7 @@ KINDS = {
     "app": "ops.app.steps",
     "driver": "ops.driver.steps",
     "engine": "ops.models.steps",
+    "gpu": "ops.restarts.gpu_steps",
     "host": "ops.restarts.host_steps",
     "inventory": "ops.models.inventory",
     "restart": "ops.restarts.engine_steps",

@@ -31,6 +31,8 @@ class Choices:
         hold_seconds: How long the app holds requests on while no host serves.
         drain_seconds: How long requests under way may take.
         ready_seconds: How long an engine may load.
+        cut: Restart an engine whose requests have not ended by then: one that stalls never ends
+            them.
         why: In the operator's words.
     """
 
@@ -39,6 +41,7 @@ class Choices:
     hold_seconds: float = 120.0
     drain_seconds: float = 330.0
     ready_seconds: float = 1800.0
+    cut: bool = False
     why: str = ""
 
 
@@ -133,6 +136,7 @@ def _in_place(name: str, batch: Sequence[ModelOnHost], choices: Choices) -> Step
         "hosts": [{"host": state.host, "slot": state.active} for state in batch],
         "drain_seconds": choices.drain_seconds,
         "ready_seconds": choices.ready_seconds,
+        "cut": choices.cut,
     }
     title = f"{hosts}: restart {name} when its requests have ended, until it answers"
     return Step("restart.engine", batch[0].host, title, values)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ops.engine.switchboard import Switchboard
-from ops.errors import OpsError
+from ops.errors import NotIdleError, OpsError
 from ops.models.state import model_on
 from ops.operations.plan import Step
 from ops.operations.together import together
@@ -38,7 +38,12 @@ class RestartEngines:
         slot = place["slot"]
         with self._board(place) as board:
             board.hold(f"operation {self._context.operation}")
-            board.wait_idle(slot, float(self._values["drain_seconds"]))
+            try:
+                board.wait_idle(slot, float(self._values["drain_seconds"]))
+            except NotIdleError as error:
+                if not self._values.get("cut"):
+                    raise
+                self._context.say(f"{error.message}: they are cut")
             board.stop(slot)
         self._let_in(place)
 

@@ -27,6 +27,7 @@ class Choices:
         drain_seconds: How long requests under way may take.
         reboot_seconds: How long a host may take to boot.
         ready_seconds: How long its engines and instances may take to serve.
+        cut: Go on though requests under way have not ended by then: on a broken GPU they never do.
         why: In the operator's words.
     """
 
@@ -34,6 +35,7 @@ class Choices:
     drain_seconds: float = 330.0
     reboot_seconds: float = 900.0
     ready_seconds: float = 1800.0
+    cut: bool = False
     why: str = ""
 
 
@@ -73,6 +75,29 @@ def plan_restart(fleet: Fleet, hosts: Sequence[Host], choices: Choices) -> Plan:
     )
 
 
+def plan_drain(host: Host, choices: Choices) -> Plan:
+    """Plan to take a host out of traffic and leave it there, for a person to look at."""
+    return Plan(
+        verb="drain host",
+        subject=host.name,
+        summary=(f"{host.name} leaves traffic and stays out of it",),
+        steps=tuple(s for s in reboot_steps([host], choices) if s.kind == "host.drain"),
+        why=choices.why,
+    )
+
+
+def plan_let_in(host: Host, choices: Choices) -> Plan:
+    """Plan to put a host that is out of traffic back into it, once it has proven itself."""
+    kinds = ("host.prove", "host.let_in")
+    return Plan(
+        verb="let host in",
+        subject=host.name,
+        summary=(f"{host.name} is proven and gets requests again",),
+        steps=tuple(s for s in reboot_steps([host], choices) if s.kind in kinds),
+        why=choices.why,
+    )
+
+
 def reboot_steps(batch: Sequence[Host], choices: Choices) -> list[Step]:
     """Reboot hosts together."""
     told = ", ".join(host.name for host in batch)
@@ -81,6 +106,7 @@ def reboot_steps(batch: Sequence[Host], choices: Choices) -> list[Step]:
         "drain_seconds": choices.drain_seconds,
         "reboot_seconds": choices.reboot_seconds,
         "ready_seconds": choices.ready_seconds,
+        "cut": choices.cut,
     }
     return [
         Step(f"host.{kind}", batch[0].name, f"{told}: {title}", values)

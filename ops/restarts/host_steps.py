@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ops.app import edge
 from ops.app.host import AppHost
 from ops.app.state import instances_on
 from ops.engine import traffic
-from ops.errors import OpsError, RemoteError
+from ops.errors import NotIdleError, OpsError, RemoteError
 from ops.fleet.model import Fleet, Host
 from ops.live.watch import survey
 from ops.operations.plan import Step
 from ops.operations.together import together
 from ops.operations.work import Context
-from ops.places import ROOT
-from ops.playbook import run_playbook
 from ops.remote import connect, run
 
-PLAYBOOK = ROOT / "playbooks" / "reboot.yml"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 BOOTED = "timeout {seconds} systemctl is-system-running --wait >/dev/null || true"
 """Until then a unit that is not active may only be waiting for its turn."""
+ORDER = (
+    '[ "$(systemctl is-system-running)" = stopping ] || '
+    "systemd-run --quiet --collect --on-active=1 systemctl reboot"
+)
+"""A moment later, so that the command that orders it ends in order."""
 POLL_SECONDS = 2.0
 
 
@@ -56,6 +58,16 @@ class HostStep:
 
     def undo(self) -> None:
         """Nothing to bring back."""
+
+    @contextmanager
+    def perhaps_cut(self) -> Iterator[None]:
+        """Go on without requests that do not end, where the plan says so."""
+        try:
+            yield
+        except NotIdleError as error:
+            if not self.values.get("cut"):
+                raise
+            self.context.say(f"{error.message}: they are cut")
 
     def prove(self, host: Host) -> None:
         """Wait until a host's units run and its engines make tokens.
@@ -117,17 +129,14 @@ class Drain(HostStep):
         with connect(self.fleet, host) as connection:
             app = AppHost(connection, host, self.context.say)
             for instance in here:
-                app.wait_idle(instance, patience)
+                with self.perhaps_cut():
+                    app.wait_idle(instance, patience)
             if "gpu" not in host.groups:
                 return
             reason = f"operation {self.context.operation}"
             left = traffic.drain(connection, host, reason, patience, self.context.say)
-        if left:
-            raise OpsError(
-                f"{left} request(s) of {host.name} did not end in {patience:.0f} s",
-                place=host.name,
-                cure="run it again with a longer --drain-timeout",
-            )
+        with self.perhaps_cut():
+            end_of_drain(host, left, patience)
 
 
 class Reboot(HostStep):
@@ -137,21 +146,26 @@ class Reboot(HostStep):
         if "boots" not in self.detail:
             self.detail["boots"] = {host.name: self._boot(host) for host in self.hosts}
             self.context.note(self.detail)
-        waiting = [host.name for host in self.hosts if not self._has_booted(host)]
-        if not waiting:
+        self.each(self._reboot)
+
+    def _reboot(self, host: Host) -> None:
+        if self._has_booted(host):
             return
-        variables = {
-            "fleet_operation": self.context.operation,
-            "fleet_reboot_timeout_s": int(self.seconds("reboot")),
-        }
-        arguments = ["--limit", ",".join(waiting), "-e", json.dumps(variables)]
-        _status, progress = run_playbook(PLAYBOOK, self.fleet.inventory, arguments=arguments)
-        for failure in progress.failures:
-            raise OpsError(
-                f"{failure.host} did not come back: {failure.message}",
-                place=failure.host,
-                cure="look at its console; when it is back: ops resume",
-            )
+        self._order(host)
+        deadline = time.monotonic() + self.seconds("reboot")
+        while not self._has_booted(host):
+            if time.monotonic() > deadline:
+                raise OpsError(
+                    f"{host.name} was told to reboot and still has not after "
+                    f"{self.seconds('reboot'):.0f} s",
+                    place=host.name,
+                    cure="look at its console; when it is back: ops resume",
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _order(self, host: Host) -> None:
+        with connect(self.fleet, host) as connection:
+            run(connection, host, ORDER)
 
     def holds(self) -> bool:
         """Whether each has booted since; a death in between reboots nobody twice."""
@@ -189,6 +203,20 @@ class LetIn(HostStep):
 
     def do(self) -> None:
         self.each(self.let_in)
+
+
+def end_of_drain(host: Host, left: int, patience: float) -> None:
+    """Judge what is left when the time for requests under way is over.
+
+    Raises:
+        NotIdleError: Some have not ended.
+    """
+    if left:
+        raise NotIdleError(
+            f"{left} request(s) of {host.name} did not end in {patience:.0f} s",
+            place=host.name,
+            cure="run it again with a longer --drain-timeout",
+        )
 
 
 def _unwell(fleet: Fleet, host: Host) -> str:

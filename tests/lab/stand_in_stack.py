@@ -16,14 +16,22 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def stand_in_stack(labs: Callable[..., Lab], hosts: int = 1) -> Iterator[Stack]:
-    """Converge it, and leave the inventory as it was."""
-    made = Stack(labs(hosts, "bookworm", purpose="stand-in"))
+def stand_in_stack(
+    labs: Callable[..., Lab],
+    hosts: int = 1,
+    image: str = "bookworm",
+    gpu: str = "",
+    more: str = "",
+    purpose: str = "stand-in",
+) -> Iterator[Stack]:
+    """Converge it, with `more` in the inventory's variables, and leave the inventory as it was."""
+    made = Stack(labs(hosts, image, gpu, purpose=purpose))
     files = {made.lab.inventory / f"group_vars/{name}.yml": text for name, text in SETTINGS.items()}
     for path, text in files.items():
         path.write_text(f"---\n{text}")
     all_vars = made.lab.inventory / "group_vars/all.yml"
     before = all_vars.read_text()
+    all_vars.write_text(before + more)
     try:
         first = run_site(
             made.lab, "-e", "engine_accept_restart=true", "-e", "agent_app_accept_restart=true"

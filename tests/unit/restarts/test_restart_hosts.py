@@ -1,14 +1,13 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ops.errors import InputError
+from ops.errors import InputError, OpsError
 from ops.fleet.model import Fleet, Host, Model
 from ops.operations.work import Context
 from ops.restarts import host_steps
-from ops.restarts.host_plan import Choices, pick, plan_restart
+from ops.restarts.host_plan import Choices, pick, plan_drain, plan_let_in, plan_restart
 
 DEMO = Model("demo", "hf://x/demo", "r1", 0)
 CHOICES = Choices()
@@ -82,12 +81,11 @@ class Boots:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.boot, self.reboots, self.noted = 1, 0, {}
         monkeypatch.setattr(host_steps.Reboot, "_boot", lambda _self, _host: str(self.boot))
-        monkeypatch.setattr(host_steps, "run_playbook", self.reboot)
+        monkeypatch.setattr(host_steps.Reboot, "_order", lambda _self, _host: self.reboot())
 
-    def reboot(self, *_words: Any, **_more: Any) -> tuple[int, Any]:
+    def reboot(self) -> None:
         self.boot += 1
         self.reboots += 1
-        return 0, type("Progress", (), {"failures": []})
 
     def step(self) -> host_steps.Reboot:
         step = plan_restart(SINGLE, SINGLE.hosts, CHOICES).steps[1]
@@ -110,3 +108,19 @@ def test_a_death_before_the_reboot_reboots_afterwards(monkeypatch: pytest.Monkey
     assert not world.step().holds()
     world.step().do()
     assert world.reboots == 1
+
+
+def test_a_host_is_drained_and_stays_out_until_it_is_proven() -> None:
+    gpu1 = MANY.host("gpu1")
+    assert [s.kind for s in plan_drain(gpu1, CHOICES).steps] == ["host.drain"]
+    assert [s.kind for s in plan_let_in(gpu1, CHOICES).steps] == ["host.prove", "host.let_in"]
+
+
+def test_a_reboot_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Boots(monkeypatch)
+    monkeypatch.setattr(host_steps.Reboot, "_order", lambda _self, _host: None)
+    monkeypatch.setattr(host_steps, "POLL_SECONDS", 0.0)
+    step = world.step()
+    step.values = {**step.values, "reboot_seconds": 0.0}
+    with pytest.raises(OpsError, match="still has not"):
+        step.do()

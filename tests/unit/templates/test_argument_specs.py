@@ -19,6 +19,7 @@ INVENTORY = {
     "nvidia_cuda_repo_key_fingerprint",
     "nvidia_cuda_repo_url",
     "private_address",
+    "remediation",
 }
 
 

@@ -115,7 +115,7 @@ class Tree:
         except KeyError:
             command = ["useradd", "--system", "--user-group", "--no-create-home"]
             command += ["--home-dir", user.get("home", "/nonexistent")]
-            command += ["--shell", "/usr/sbin/nologin"]
+            command += ["--shell", user.get("shell", "/usr/sbin/nologin")]
             command += (["-G", ",".join(groups)] if groups else []) + [name]
         if not command:
             return

@@ -1,0 +1,263 @@
+"""Remediation on two engine hosts with simulated GPUs, under load: by its alerts and its records.
+
+Webhooks are Alertmanager's own, told by the test from the remediator's host with the token that
+Alertmanager has; nothing else answers there, so that the remediator believes them.
+"""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from operators import Said, ops
+from stack import Lab, SiteRun, Stack, run_site
+from stand_in_stack import stand_in_stack
+from traffic import Traffic, traffic
+
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(900)]
+
+ENGINES, WATCH = ("node2", "node4"), "node3"
+POLICY = """
+remediation:
+  mode: {mode}
+  limits: {{per_host_per_hour: 2, cooldown_minutes: 0}}
+  waits: {{drain: 20, ready: 300}}
+remediator_alertmanager_url: ""
+"""
+BOOT = "cat /proc/sys/kernel/random/boot_id"
+RECORDS = "/var/lib/remediator/records/records.jsonl"
+DOOR = "http://127.0.0.1:9120"
+EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
+
+
+@pytest.fixture(scope="module")
+def stack(labs: Callable[..., Lab]) -> Iterator[Stack]:
+    given = {"image": "ubuntu-24.04-facade", "gpu": "H100:1", "purpose": "remedy"}
+    with stand_in_stack(labs, 4, more=POLICY.format(mode="act"), **given) as made:
+        # A lab that was kept has records, which count for the limits.
+        made.lab.ssh(WATCH, f"rm -f {RECORDS}; systemctl restart remediator.service")
+        yield made
+
+
+def set_mode(stack: Stack, mode: str) -> SiteRun:
+    """Change the mode in the inventory and provision what is about it."""
+    path = stack.lab.inventory / "group_vars/all.yml"
+    text = re.sub(r"^  mode: .*$", f"  mode: {mode}", path.read_text(), flags=re.MULTILINE)
+    path.write_text(text)
+    done = run_site(stack.lab, "--tags", "remediator")
+    assert done.status == 0, done.output[-4000:]
+    again = run_site(stack.lab, "--tags", "remediator", "--diff")
+    assert (again.status, again.total("changed")) == (0, 0), again.output[-4000:]
+    return done
+
+
+def webhook(name: str, host: str, fingerprint: str, **labels: str) -> dict[str, Any]:
+    alert = {
+        "status": "firing",
+        "labels": {"alertname": name, "host": host, "severity": "critical", **labels},
+        "annotations": {},
+        "startsAt": datetime.now(UTC).isoformat(),
+        "fingerprint": fingerprint,
+    }
+    return {"version": "4", "status": "firing", "alerts": [alert]}
+
+
+def tell(stack: Stack, body: dict[str, Any]) -> None:
+    """Post a webhook as Alertmanager does."""
+    token = (stack.lab.inventory / ".secrets/remediator_token").read_text().strip()
+    text = json.dumps(body)
+    said = stack.lab.ssh(
+        WATCH,
+        f"curl -sS -w '%{{http_code}}' -H 'Authorization: Bearer {token}' -d '{text}' {DOOR}/",
+    )
+    assert said.endswith("200"), said
+
+
+def records(stack: Stack) -> list[dict[str, Any]]:
+    """Newest first."""
+    said = subprocess.run(
+        ["ops", "remediate", "history", "--json", "-i", str(stack.lab.inventory)],
+        cwd=stack.lab.checkout, env=stack.lab.environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    return list(json.loads(said.stdout)["records"])
+
+
+def wait_for(stack: Stack, seconds: float, **wanted: Any) -> dict[str, Any]:
+    """Wait until the newest record is so."""
+    end = time.monotonic() + seconds
+    found: list[dict[str, Any]] = []
+    while time.monotonic() < end:
+        found = records(stack)
+        if found and all(found[0][key] == value for key, value in wanted.items()):
+            return found[0]
+        time.sleep(2)
+    log = stack.lab.ssh(WATCH, "journalctl -u remediator -n 60 --no-pager -o cat")
+    raise AssertionError(f"{wanted} did not come: {found[:2]}\n{log}")
+
+
+def boots(stack: Stack) -> list[str]:
+    return [stack.lab.ssh(host, BOOT) for host in ENGINES]
+
+
+def gpu(stack: Stack, *words: str) -> None:
+    subprocess.run(
+        ["ops", "lab", "gpu", *words, "--name", stack.lab.name],
+        check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+    )  # fmt: skip
+
+
+def assert_all_serve(stack: Stack) -> None:
+    for host in ENGINES:
+        assert stack.lab.ssh(host, "cat /var/lib/rackhand/drained 2>/dev/null || true") == ""
+        assert stack.lab.ssh(host, "systemctl is-active 'engine@demo-*.service'") == "active"
+
+
+def assert_nothing_was_lost(running: Traffic, least: int) -> None:
+    assert running.failures == [], running.told()
+    assert len(running.answers) >= least, running.told()
+    print(running.told())
+
+
+def history(stack: Stack) -> list[dict[str, Any]]:
+    return list(json.loads(ops(stack, "history", "--json").output)["operations"])
+
+
+def explained(stack: Stack, *words: str, status: int) -> Said:
+    return ops(stack, "remediate", "explain", *words, "--json", status=status)
+
+
+def test_a_second_run_changes_nothing_and_what_is_promised_is_true(stack: Stack) -> None:
+    again = run_site(stack.lab, "--tags", "remediator", "--diff")
+    assert (again.status, again.total("changed")) == (0, 0), again.output[-4000:]
+    checked = run_site(stack.lab, "--tags", "remediator", "--check")
+    assert checked.status == 0, checked.output[-4000:]
+    ops(stack, "verify", "remediator")
+    said = stack.lab.ssh(WATCH, "systemd-analyze security --no-pager remediator.service | tail -1")
+    assert float(EXPOSURE.search(said)[1]) <= 2.0, said
+    status = json.loads(ops(stack, "remediate", "status", "--json").output)
+    assert (status["mode"], status["well"]) == ("act", True)
+
+
+def test_its_key_opens_nothing_but_the_gate(stack: Stack) -> None:
+    address = stack.fleet.host("node2").private_address
+    ssh = (
+        "ssh -i /etc/rackhand/credentials/remediator/ssh_key -o BatchMode=yes "
+        f"-o UserKnownHostsFile=/etc/remediator/known_hosts remediator_access@{address}"
+    )
+    for command in ("id", "cat /etc/shadow", "true; id", ""):
+        said = stack.lab.ssh(WATCH, f"{ssh} {command!r} </dev/null 2>&1; echo status=$?")
+        assert "may not run that" in said, said
+        assert "uid=" not in said
+    said = stack.lab.ssh(WATCH, f"{ssh} {BOOT!r} </dev/null")
+    assert said == stack.lab.ssh("node2", BOOT)
+    refused = stack.lab.ssh("node2", "journalctl -t remediator_gate --no-pager -o cat")
+    assert "refused: 'cat /etc/shadow'" in refused
+
+
+def test_xid_79_under_load_drains_reboots_and_lets_in_without_a_failed_request(
+    stack: Stack,
+) -> None:
+    before = boots(stack)
+    body = webhook("GpuFellOff", "node2", "aa79", gpu="0", xid="79")
+    with traffic(stack) as running:
+        gpu(stack, "xid", "node2", "0", "79")
+        tell(stack, body)
+        begun = wait_for(stack, 60, verdict="act")
+        gpu(stack, "reset", "node2", "0")  # what the power cycle of a host does to it
+        found = wait_for(stack, 400, id=begun["id"], outcome="done")
+    assert_nothing_was_lost(running, least=100)
+    after = boots(stack)
+    assert [a != b for a, b in zip(after, before, strict=True)] == [True, False]
+    assert_all_serve(stack)
+    assert (found["action"], found["host"], found["gpu"]) == ("reboot_host", "node2", 0)
+    (operation,) = [one for one in history(stack) if one["id"] == found["operation"]]
+    assert (operation["verb"], operation["status"]) == ("restart host", "done")
+    assert operation["by"] == f"remediator@{WATCH}"
+    assert operation["why"].startswith("GpuFellOff on node2 (gpu 0, xid 79) [")
+    tell(stack, body)  # the same occurrence, repeated
+    time.sleep(8)
+    assert records(stack)[0]["id"] == found["id"]
+    assert boots(stack) == after
+
+
+def test_killed_in_the_middle_it_finishes_and_loses_no_request(stack: Stack) -> None:
+    before = boots(stack)
+    with traffic(stack) as running:
+        tell(stack, webhook("GpuFellOff", "node4", "bb79", gpu="0", xid="79"))
+        begun = wait_for(stack, 60, verdict="act", host="node4")
+        end = time.monotonic() + 120
+        while not stack.lab.ssh("node4", "cat /var/lib/rackhand/drained 2>/dev/null || true"):
+            assert time.monotonic() < end, "it was never drained"
+            time.sleep(0.5)
+        stack.lab.ssh(WATCH, "systemctl kill -s KILL remediator.service")
+        found = wait_for(stack, 500, id=begun["id"], outcome="done")
+    assert_nothing_was_lost(running, least=100)
+    assert [a != b for a, b in zip(boots(stack), before, strict=True)] == [False, True]
+    assert_all_serve(stack)
+    journal = ops(stack, "show", found["operation"]).output
+    assert "resume by remediator@" in journal or "begin by remediator@" in journal
+
+
+def test_a_reset_frees_the_gpu_resets_it_and_loses_no_request(stack: Stack) -> None:
+    before = boots(stack)
+    with traffic(stack) as running:
+        gpu(stack, "xid", "node2", "0", "48")
+        tell(stack, webhook("GpuXidReset", "node2", "aa48", gpu="0", xid="48"))
+        found = wait_for(stack, 300, action="reset_gpu", outcome="done")
+    assert_nothing_was_lost(running, least=50)
+    assert boots(stack) == before
+    assert_all_serve(stack)
+    shown = stack.lab.ssh("node2", "systemctl is-active gpu_exporter.service")
+    assert shown == "active"
+    assert found["operation"].endswith("restart-gpu-node2-gpu-0")
+
+
+def test_the_rate_limit_holds_and_says_so(stack: Stack) -> None:
+    before = boots(stack)
+    tell(stack, webhook("GpuFellOff", "node2", "cc79", gpu="0", xid="79"))
+    found = wait_for(stack, 60, verdict="skip")
+    assert found["code"] == "host_hour"
+    said = explained(stack, "GpuFellOff", "--host", "node2", status=1)
+    assert json.loads(said.output)["decisions"][0]["code"] == "host_hour"
+    assert boots(stack) == before
+
+
+def test_the_kill_switch_stops_it_and_lets_it_go_on(stack: Stack) -> None:
+    ops(stack, "remediate", "pause", "--why", "moving racks")
+    tell(stack, webhook("EngineStalled", "node4", "dd01", model="demo"))
+    found = wait_for(stack, 60, code="paused")
+    assert "moving racks" in found["reason"]
+    assert "paused: " in ops(stack, "remediate", "status", status=1).output
+    ops(stack, "remediate", "resume")
+    said = explained(stack, "EngineStalled", "--host", "node4", "--label", "model=demo", status=0)
+    assert json.loads(said.output)["decisions"][0]["verdict"] == "act"
+
+
+def test_a_dry_run_only_says_what_it_would_do(stack: Stack) -> None:
+    set_mode(stack, "dry_run")
+    before, count = boots(stack), len(history(stack))
+    tell(stack, webhook("EngineStalled", "node4", "ee01", model="demo"))
+    found = wait_for(stack, 60, verdict="dry_run")
+    assert found["reason"] == "would restart_engine on node4: EngineStalled on node4 (model demo)"
+    time.sleep(8)
+    assert (boots(stack), len(history(stack))) == (before, count)
+    ops(stack, "verify", "remediator")
+
+
+def test_turned_off_it_leaves_no_service_and_no_key(stack: Stack) -> None:
+    set_mode(stack, '"off"')
+    state = stack.lab.ssh(WATCH, "systemctl is-active remediator.service || true")
+    assert state == "inactive"
+    for host in ("node1", *ENGINES, WATCH):
+        assert stack.lab.ssh(host, "ls /var/lib/remediator_access/.ssh /etc/sudoers.d") in (
+            "/etc/sudoers.d:\nREADME\n\n/var/lib/remediator_access/.ssh:",
+        )
+    assert stack.lab.ssh(WATCH, f"wc -l < {RECORDS}") != "0"
+    ops(stack, "verify", "remediator")
+    assert "off" in ops(stack, "remediate", "status").output
