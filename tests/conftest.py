@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,16 @@ import pytest
 
 BIN = Path(sys.executable).parent
 os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
+
+
+# In the background, or under nohup, a shell has us ignore these, and every child would as well:
+# no test could see what a person's Ctrl-C does.
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(autouse=True, scope="session")
