@@ -165,7 +165,7 @@ def test_a_cause_is_named_and_its_cure_cures_it(stack: Stack, ailment: Ailment) 
         ("s,^ENGINE_COMMAND=.*,ENGINE_COMMAND=/opt/vllm/none/bin/vllm,", "vllm-environment-absent"),
     ],
 )
-def test_an_engine_whose_settings_were_spoilt_is_cured_by_its_role(
+def test_an_engine_whose_settings_were_spoilt_is_named_and_its_role_cures_it(
     stack: Stack, change: str, case: str
 ) -> None:
     until_well(stack)
@@ -173,8 +173,6 @@ def test_an_engine_whose_settings_were_spoilt_is_cured_by_its_role(
     found = named(stack, case)
     print(json.dumps(found, indent=1))
     assert (found["subject"], found["severity"]) == (ENGINE, "critical")
-    if "provision" not in found["cure"]:
-        assert "ops model stage demo" in found["cure"] or "journalctl" in found["cure"]
     ops(stack, *PROVISION)
     until_well(stack)
 
