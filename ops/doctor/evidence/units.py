@@ -99,7 +99,8 @@ def logs(unit: str, invocation: str) -> tuple[list[str], list[str]]:
             entry = json.loads(line)
         except ValueError:  # the first line of an output that was too long
             continue
-        run = entry.get("_SYSTEMD_INVOCATION_ID") or entry.get("INVOCATION_ID") or ""
+        # systemd's own words on a run carry its id apart from systemd's own.
+        run = entry.get("INVOCATION_ID") or entry.get("_SYSTEMD_INVOCATION_ID") or ""
         if entry.get("_PID") == "1" and not entry.get("INVOCATION_ID"):
             run = next(reversed(runs), "")
         runs.setdefault(run, []).extend(text_lines(entry.get("MESSAGE")))
