@@ -5,9 +5,12 @@ Each runs alone, by `python on_gpu.py WHAT`, so that its end gives everything ba
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
+from pathlib import Path
 
+ON_GPU = Path(__file__)
 GIB = 1 << 30
 
 
@@ -51,6 +54,23 @@ def too_much() -> None:
 
     total = torch.cuda.get_device_properties(0).total_memory
     torch.empty(2 * total, dtype=torch.uint8, device="cuda")
+
+
+def note(what: str, seen: str) -> None:
+    """Write down what was seen, beside the card and its driver."""
+    from results import add_to_result
+
+    name = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    add_to_result(
+        "real-gpu",
+        "On a real GPU",
+        ("what", "seen"),
+        [("the GPU and its driver", name), (what, seen)],
+        "Each row by its own test in tests/gpu; the load is PyTorch's bf16 product of 8192².",
+    )
 
 
 if __name__ == "__main__":

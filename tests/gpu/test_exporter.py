@@ -13,9 +13,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from on_gpu import ON_GPU, note
 from results import add_to_result
 from scraping import HEADINGS, IDLE_S, SCRAPES, cells, measure, running, scrape
 
@@ -23,10 +23,8 @@ from ops.places import ROOT
 from tests.ports import free_port
 from tests.unit.gpu_exporter.scraped import Scrape, parse
 
-pynvml = pytest.importorskip("pynvml")
 pytestmark = pytest.mark.gpu
 
-ON_GPU = Path(__file__).with_name("on_gpu.py")
 PAGES = ROOT / "tests/unit/gpu_exporter/pages"
 GIB = 1 << 30
 MIB = 1 << 20
@@ -46,14 +44,6 @@ FIELDS = {
         ("gpu_ecc_errors_total", {"error": "uncorrected", "scope": "volatile"}, 1.0, 0.0),
 }  # fmt: skip
 """Field of nvidia-smi: our metric, its labels, ours to its unit, the difference that is none."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def gpu() -> None:
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        pytest.skip(f"no NVIDIA GPU here: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +79,6 @@ def until(port: int, holds: object) -> Scrape:
         assert time.monotonic() < end, found.text
         time.sleep(0.2)
     return found
-
-
-def note(what: str, seen: str) -> None:
-    name = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    add_to_result(
-        "real-gpu",
-        "On a real GPU",
-        ("what", "seen"),
-        [("the GPU and its driver", name), (what, seen)],
-        "Each row by its own test in tests/gpu; the load is PyTorch's bf16 product of 8192².",
-    )
 
 
 def test_the_page_says_what_nvidia_smi_says(port: int) -> None:
