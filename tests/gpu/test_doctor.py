@@ -67,3 +67,4 @@ def test_nobody_sees_the_gpus_too_and_is_told_what_he_may_not_see() -> None:
     status, host = examine(user=NOBODY, group=NOBODY, extra_groups=[])
     note("doctor, as nobody", f"exit status {status}; {told(host)}")
     assert status in (0, 2)
+    assert [each for each in host["findings"] if each["severity"] == "critical"] == []

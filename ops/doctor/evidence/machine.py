@@ -171,6 +171,7 @@ def packages() -> dict[str, Any]:
     if not shutil.which("dpkg"):
         return {}
     return {
-        "audit": ask("dpkg", "--audit").output.strip(),
+        # Its errors are not packages: a configuration file that it may not read, say.
+        "audit": ask("dpkg", "--audit", also_errors=False).output.strip(),
         "journal": len(list(Path("/var/lib/dpkg/updates").glob("[0-9]*"))),
     }
