@@ -27,7 +27,10 @@ FILES = {
     "switch": "ops/engine/switch_program.py",
     "instance": "ops/app/instance_program.py",
 }
-CONSTANTS = {"count": ("ops/engine/traffic.py", "COUNT"), "probe": ("ops/engine/traffic.py", "PROBE")}
+CONSTANTS = {
+    "count": ("ops/engine/traffic.py", "COUNT"),
+    "probe": ("ops/engine/traffic.py", "PROBE"),
+}
 
 
 def constant(path: Path, name: str) -> str:
