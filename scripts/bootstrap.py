@@ -29,9 +29,9 @@ LAB_PACKAGES = (
     *("systemd-container", "mmdebstrap", "nftables", "iproute2", "debian-archive-keyring"),
     *("apt-utils", "gnupg"),  # the mirror's indexes and signatures
 )
-TEST_PACKAGES = ("postgresql", "redis-server", "shellcheck")
-"""PostgreSQL and Redis serve the agent app's tests, which start their own; the
-packages' services stay disabled."""
+SERVER_PACKAGES = ("postgresql", "redis-server", "prometheus", "prometheus-alertmanager")
+"""They serve tests, which start their own; the packages' services stay disabled."""
+TEST_PACKAGES = (*SERVER_PACKAGES, "shellcheck")
 BROWSER_PACKAGES = ("chromium",)
 """For the test of the app's page. Debian's only: Ubuntu's fetches a snap, so that there the
 test takes a browser that a person installed, and is skipped without one."""
@@ -116,7 +116,7 @@ def install_packages(packages: list[str]) -> None:
     finally:
         if ours:
             policy.unlink(missing_ok=True)
-    services = [name for name in ("postgresql", "redis-server") if name in packages]
+    services = [name for name in SERVER_PACKAGES if name in packages]
     if services and shutil.which("systemctl"):
         subprocess.run(["systemctl", "disable", "-q", *services], check=False, capture_output=True)
 

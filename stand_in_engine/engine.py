@@ -176,7 +176,10 @@ class Engine:
 
     def _hold(self, tokens: int) -> None:
         self._cached += tokens
-        self.metrics.cache_usage.set(min(1.0, self._cached / self._cache_tokens))
+        room = self.faults.now().get("small_cache", self._cache_tokens)
+        self.metrics.cache_usage.set(min(1.0, self._cached / room))
+        if tokens > 0 and self._cached > room:  # vLLM would begin one of them anew
+            self.metrics.preemptions.inc()
 
     def _count(self, given: int, seconds: float, prompt_tokens: int) -> None:
         if given == 1:

@@ -1,7 +1,7 @@
 """Faults on demand, from the environment or from a file that may change while the engine runs.
 
 One fault per word or line: `slow_load:SECONDS crash_at_load crash_after_tokens:N garbage
-out_of_memory hang hang_at_load slow:FACTOR error_rate:P`.
+out_of_memory hang hang_at_load slow:FACTOR error_rate:P small_cache:TOKENS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-WITH_NUMBER = ("slow_load", "crash_after_tokens", "slow", "error_rate")
+WITH_NUMBER = ("slow_load", "crash_after_tokens", "slow", "error_rate", "small_cache")
 ALONE = ("crash_at_load", "garbage", "out_of_memory", "hang", "hang_at_load")
 OUT_OF_MEMORY = (
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "

@@ -44,7 +44,7 @@ class Metrics:
         self.generation_tokens = self._counter("generation_tokens", "Tokens generated.")
         self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache.")
         self._counter("prefix_cache_hits", "Tokens found in the prefix cache.")
-        self._counter("num_preemptions", "Preemptions.")
+        self.preemptions = self._counter("num_preemptions", "Preemptions.")
         finished = Counter(
             "vllm:request_success",
             "Requests done, by how they ended.",

@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": Entry("ops.cli.verify", "Prove that the hosts are what the inventory says."),
     "status": Entry("ops.cli.status", "Show hosts, models, slots, GPUs and units."),
     "top": Entry("ops.cli.top", "The same live, with requests, tokens and errors per second."),
+    "alerts": Entry("ops.cli.alerts", "List and silence alerts, and test who is told."),
     "model": Entry("ops.cli.model", "Stage, upgrade, roll back and prune models."),
     "app": Entry("ops.cli.app", "Deploy the agent app and take it back."),
     "restart": Entry("ops.cli.restart", "Restart engines, the app, GPUs or hosts, in turn."),

@@ -13,7 +13,7 @@ from ansible.template import trust_as_template
 
 KEYS = {
     "path", "template", "content", "copy", "link", "state", "owner", "group", "mode",
-    "validate", "notify", "sensitive", "each",
+    "validate", "notify", "sensitive", "each", "early",
 }  # fmt: skip
 STATES = {"file", "directory", "link", "absent"}
 ARGUMENTS = {"files", "users", "validate", "packages", "install_recommends", "units"}
@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
         args = self._task.args
         entries = [e for raw in args["files"] for e in self._expand(dict(raw))]
         manifest = {
-            "files": [{k: v for k, v in e.items() if k != "notify"} for e in entries],
+            "files": [for_host(entry) for entry in entries],
             "users": args.get("users") or [],
             "packages": args.get("packages") or [],
             "units": args.get("units") or [],
@@ -48,13 +48,15 @@ class ActionModule(ActionBase):
         }
         result = self._lay_down(manifest)
         if result.get("missing"):
-            installed = self._install(result["missing"])
-            if installed.get("failed"):
-                return installed
+            early = self._lay_down_early(entries)
+            installed = {} if early.get("failed") else self._install(result["missing"])
+            for failed in (early, installed):
+                if failed.get("failed"):
+                    return failed
             if not self._task.check_mode:
                 result = self._lay_down({**manifest, "packages": []})
             result["changed"] = True
-            result["diff"] = [*_diffs(installed), *_diffs(result)]
+            result["diff"] = [*_diffs(early), *_diffs(installed), *_diffs(result)]
         result.pop("invocation", None)  # it repeats every file, secrets included
         changed = set(result.get("changed_paths", []))
         notify = dict.fromkeys(n for e in entries if e["path"] in changed for n in e["notify"])
@@ -67,6 +69,14 @@ class ActionModule(ActionBase):
             module_name="rackhand.host.tree", module_args=manifest, task_vars=self._variables
         )
         return result
+
+    def _lay_down_early(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """Lay down what a package's service is to find at its first start; nothing judges it yet."""
+        files = [{**for_host(entry), "validate": ""} for entry in entries if entry["early"]]
+        if not files or self._task.check_mode:
+            return {}
+        nothing_else = {"users": [], "packages": [], "units": [], "validate": ""}
+        return self._lay_down({"files": files, **nothing_else})
 
     def _install(self, packages: list[str]) -> dict[str, Any]:
         arguments = {"name": packages, "cache_valid_time": APT_LISTS_SECONDS}
@@ -106,6 +116,7 @@ class ActionModule(ActionBase):
             "mode": str(entry.get("mode", "0755" if state == "directory" else "0644")),
             "sensitive": bool(entry.get("sensitive", False)),
             "notify": list(entry.get("notify") or []),
+            "early": bool(entry.get("early", False)),
         }
         if state == "link":
             complete["link"] = str(entry["link"])
@@ -154,6 +165,11 @@ class ActionModule(ActionBase):
             overrides={"trim_blocks": True, "lstrip_blocks": True},
         )
         return ("" if rendered is None else str(rendered)).encode()
+
+
+def for_host(entry: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only the control machine needs."""
+    return {key: value for key, value in entry.items() if key not in ("notify", "early")}
 
 
 def _diffs(result: dict[str, Any]) -> list[dict[str, Any]]:

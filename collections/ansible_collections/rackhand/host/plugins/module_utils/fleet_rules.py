@@ -56,12 +56,16 @@ def check_fleet(groups: Mapping[str, list[str]], hostvars: Mapping[str, Any]) ->
 
 
 def check_groups(groups: Mapping[str, list[str]]) -> Iterator[Problem]:
-    """Every layer has a host, and the data layer exactly one."""
+    """Every layer has a host, and the data layer exactly one; watching takes one at most."""
     for name in ("gpu", "agent", "data", "edge"):
         if not groups.get(name):
             yield Problem(
                 f"group {name}", "", "has no host", f"add a host to `{name}` in the inventory"
             )
+    if len(groups.get("monitoring", [])) > 1:
+        yield Problem(
+            "group monitoring", "", "has several hosts", "keep one: two would tell each alert twice"
+        )
     if len(groups.get("data", [])) > 1:
         yield Problem(
             "group data", "", "has several hosts", "keep one: replicas are not Rackhand's to make"

@@ -103,6 +103,9 @@ class Units:
 
     def ensure_active_state(self, unit: dict[str, Any], current: dict[str, str]) -> None:
         wanted, running = unit.get("state"), current.get("ActiveState") in RUNNING
+        if wanted and current.get("ActiveState") == "failed":
+            # A start limit would refuse it, and one that is to be stopped would stay failed.
+            self.act("reset-failed", unit["name"])
         if wanted == "started" and not running:
             self.act("start", unit["name"])
         elif wanted == "started" and started_before(current, unit.get("restart_after") or []):

@@ -16,7 +16,10 @@ description:
   - The action plugin of the same name renders templates on the control machine.
 options:
   files:
-    description: Entries with C(path) and one of a template (default), C(copy), C(content), C(link), C(state).
+    description:
+      - Entries with C(path) and one of a template (default), C(copy), C(content), C(link), C(state).
+      - Those with C(early) are laid down before missing packages are installed, unjudged, so that a
+        package's service has them at its first start.
     type: list
     elements: dict
     required: true

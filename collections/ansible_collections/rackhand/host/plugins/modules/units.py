@@ -10,6 +10,7 @@ short_description: Bring a list of systemd units to their state in one call
 description:
   - Enables or disables, starts, stops, restarts or reloads units, in the order given.
   - Asks systemd to read its files again when systemd itself says that one is out of date.
+  - A unit that failed is reset first; one that is to be stopped is then no longer listed as failed.
   - When a unit does not come up, its last journal lines are part of the message.
 options:
   units:

@@ -1,0 +1,1 @@
+"""Alerts of the fleet: what fires, what is silenced, and whether anybody would be told."""
