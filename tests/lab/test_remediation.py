@@ -106,10 +106,17 @@ def boots(stack: Stack) -> list[str]:
 
 
 def gpu(stack: Stack, *words: str) -> None:
-    subprocess.run(
-        ["ops", "lab", "gpu", *words, "--name", stack.lab.name],
-        check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
-    )  # fmt: skip
+    """Change a simulated GPU; a host that is about to boot takes it once it has."""
+    end = time.monotonic() + 120
+    while True:
+        done = subprocess.run(
+            ["ops", "lab", "gpu", *words, "--name", stack.lab.name],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        if done.returncode == 0:
+            return
+        assert time.monotonic() < end, done.stderr
+        time.sleep(1)
 
 
 def assert_all_serve(stack: Stack) -> None:
