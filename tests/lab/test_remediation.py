@@ -201,6 +201,7 @@ def test_killed_in_the_middle_it_finishes_and_loses_no_request(stack: Stack) -> 
     assert_nothing_was_lost(running, least=100)
     assert [a != b for a, b in zip(boots(stack), before, strict=True)] == [False, True]
     assert_all_serve(stack)
+    assert found["why"] == "resumed"
     assert "resume by remediator@" in ops(stack, "show", found["operation"]).output
 
 
