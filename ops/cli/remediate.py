@@ -60,7 +60,7 @@ def status(inventory: Inventory, as_json: Json = False) -> None:
         raise typer.Exit(0 if well else 1)
     head = f"{told['mode']}, service {unit}"
     if told["mode"] != policy.mode:
-        head += f"; the inventory says {policy.mode}: ops provision --tags remediator"
+        head += f"; the inventory says {policy.mode}: ops provision --tags watch"
     typer.echo(head)
     if told["paused"]:
         typer.echo(f"paused: {told['paused']}\n  go on: ops remediate resume")

@@ -52,5 +52,5 @@ def read_config(path: Path) -> Config:
         raise InputError(
             f"the configuration cannot be read: {error}",
             place=str(path),
-            cure="ops provision --tags remediator",
+            cure="ops provision --tags watch",
         ) from error

@@ -11,6 +11,8 @@ from ops.remedy.policy import Action, Mode, Policy, Rule
 from ops.remedy.records import Outcome, Record, Verdict
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+BUSY_AGAIN = timedelta(minutes=10)
+"""Until an action is tried again that found the fleet locked: a person may have to end that."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,10 @@ def _of_the_limits(
     if action == Action.REBOOT_HOST and rebooted >= limits.reboots_before_replace:
         reason = f"{alert.told()} came back after {rebooted} reboots: replace the GPU"
         return Decision(Verdict.REPLACE, action, "replace", reason)
+    for record in history:
+        if record.outcome == Outcome.BUSY and record.ended and now - record.ended < BUSY_AGAIN:
+            reason = f"the fleet was locked: {record.why.splitlines()[0] if record.why else ''}"
+            return Decision(Verdict.SKIP, action, "busy", reason)
     here = [record for record in acted if record.host == alert.host]
     recent = max((record.ended or record.at for record in here), default=None)
     cooldown = timedelta(minutes=limits.cooldown_minutes)

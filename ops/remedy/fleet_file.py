@@ -37,7 +37,7 @@ def load_fleet(path: Path, key_file: Path, known_hosts: Path) -> Fleet:
         raise InputError(
             f"the fleet cannot be read: {error!r}",
             place=str(path),
-            cure="ops provision --tags remediator",
+            cure="ops provision --tags watch",
         ) from error
 
 

@@ -44,7 +44,7 @@ def ask(fleet: Fleet, *words: str) -> dict[str, Any]:
         raise InputError(
             f"no remediator is laid down on {host.name}",
             place=f"{fleet.inventory}: remediation",
-            cure="set remediation: {mode: dry_run}, then: ops provision --tags remediator",
+            cure="set remediation: {mode: dry_run}, then: ops provision --tags watch",
         )
     if done.status != 0:
         kind = InputError if done.status == InputError.exit_code else OpsError

@@ -104,7 +104,12 @@ class Remediator:
         for alert in alerts:
             if self._records.open:
                 return  # Alertmanager tells them again; one thing after the other
-            self._handle(alert)
+            try:
+                self._handle(alert)
+            except PausedError:
+                raise
+            except Exception:
+                LOG.exception("%s could not be decided on", alert.told())
 
     def recover(self) -> None:
         """Finish what was begun before a death, or say that a person has to.
@@ -198,6 +203,9 @@ class Remediator:
                 raise
         except OpsError as error:
             self._end(record, _outcome(error), str(error))
+        except Exception as error:  # a fault of ours: counted, or it would come again and again
+            LOG.exception("%s failed", record.id)
+            self._end(record, Outcome.FAILED, repr(error))
         else:
             self._end(record, Outcome.DONE, str(operation.status))
 

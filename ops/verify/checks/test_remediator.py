@@ -53,7 +53,7 @@ def test_its_rounds_go_on_in_the_mode_that_is_wanted(
     status, text = http(host, f"http://127.0.0.1:{door}/health")
     assert status == 200, text
     told = json.loads(text)
-    assert told["mode"] == mode, "cure: ops provision --tags remediator"
+    assert told["mode"] == mode, "cure: ops provision --tags watch"
     assert not told["paused"], f"paused by {told['paused']}\ncure: ops remediate resume"
 
 
@@ -84,4 +84,4 @@ def test_the_gate_is_roots_and_goes_as_far_as_the_mode(host: Connection, access:
 def test_where_it_is_off_no_key_is_left(host: Connection, mode: Mode) -> None:
     if mode != Mode.OFF:
         pytest.skip("remediation is on")
-    assert not host.file(KEYS).exists, "cure: ops provision --tags remediator"
+    assert not host.file(KEYS).exists, "cure: ops provision --tags watch"

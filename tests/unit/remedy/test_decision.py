@@ -79,6 +79,7 @@ REASONS: list[tuple[str, dict[str, Any]]] = [
     ("off", {"rules": policy("off")}),
     ("paused", {"paused": "jo: moving racks"}),
     ("window", {"rules": policy(windows=WINDOW)}),
+    ("busy", {"history": (record(5, outcome=Outcome.BUSY, why="jo is at work"),)}),
     ("cooldown", {"history": (record(10, cause="x"),)}),
     ("cooldown", {"history": (record(200, cause="x", ended=NOW - timedelta(minutes=1)),)}),
     ("host_hour", {"history": (record(50, cause="x"),)}),

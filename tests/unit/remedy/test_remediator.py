@@ -174,9 +174,29 @@ def test_locked_out_it_tries_again_when_it_is_told_again(tmp_path: Path) -> None
     world, clock = World(fails=LockedError("jo is at work")), Clock()
     handled(tmp_path, world, clock=clock)
     world.fails = None
-    clock.pass_minutes(1)
-    handled(tmp_path, world, clock=clock)
-    assert [r.outcome for r in records(tmp_path)] == [Outcome.BUSY, Outcome.DONE]
+    for _ in range(3):
+        clock.pass_minutes(4)
+        handled(tmp_path, world, clock=clock)
+    told = [(r.code, r.outcome) for r in records(tmp_path)]
+    assert told == [("act", Outcome.BUSY), ("busy", None), ("act", Outcome.DONE)]
+
+
+def test_a_fault_of_ours_is_recorded_once_and_holds_up_no_other_alert(tmp_path: Path) -> None:
+    world = World(fails=KeyError("slots"))
+    remediator(tmp_path, world, ACT, Clock()).handle([alert(), alert(host="gpu2"), alert()])
+    assert [(r.host, r.outcome) for r in records(tmp_path)] == [
+        ("gpu1", Outcome.FAILED),
+        ("gpu2", Outcome.FAILED),
+    ]
+
+
+def test_a_fleet_that_cannot_be_looked_at_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    monkeypatch.setattr(world, "look", lambda: {}["no"])
+    handled(tmp_path, world)
+    assert records(tmp_path) == ()
 
 
 def test_told_to_end_it_leaves_the_record_open_for_its_next_start(tmp_path: Path) -> None:
