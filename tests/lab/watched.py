@@ -20,10 +20,10 @@ QUICK = {
     "prometheus_scrape_interval_s": 2,
     "prometheus_evaluation_interval_s": 2,
     "exporters_facts_interval_s": 2,
-    "alertmanager_group_wait_s": 5,
-    "alertmanager_group_interval_s": 15,
+    "alertmanager_group_wait_s": 3,
+    "alertmanager_group_interval_s": 8,
 }
-ONCE_SECONDS = 20.0
+ONCE_SECONDS = 12.0
 """How long it is looked whether a second message comes; longer than the group's interval."""
 
 

@@ -61,7 +61,7 @@ def test_its_own_facts_are_fresh_and_whole(host: Connection) -> None:
     page = ask(host, "cat /var/lib/rackhand/metrics/rackhand.prom")
     found = re.search(r"^rackhand_facts_timestamp_seconds (\S+)", page, re.MULTILINE)
     assert found, "rackhand-facts.service wrote nothing\ncure: journalctl -u rackhand-facts there"
-    now = float(ask(host, "date +%%s"))
+    now = float(ask(host, "date +%s"))
     assert now - float(found[1]) < FACTS_SECONDS
     failed = re.findall(r'^rackhand_facts_failed\{part="(\w+)"\} 1', page, re.MULTILINE)
     assert failed == [], "journalctl -u rackhand-facts says why"
