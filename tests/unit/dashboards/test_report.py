@@ -17,7 +17,7 @@ from html_page import Page
 from servers import prometheus_server
 
 from ops.dashboards import DASHBOARDS
-from ops.dashboards.panel import Job, Kind, graph, stat, warning
+from ops.dashboards.panel import Job, Kind, graph, stat, table, warning
 from ops.monitoring import Prometheus, Service
 from ops.report.answers import Answer, Answers, Line, collect, count, why_empty
 from ops.report.drawing import MOST_LINES, broken, draw, shown
@@ -190,6 +190,8 @@ def test_why_there_is_nothing() -> None:
     quiet = graph("t", "d.", Job.GPU, ("x", "y"), events=True)
     assert why_empty(quiet, {"gpu"}) == "None in this period."
     assert why_empty(quiet, set()).startswith("No data")
+    now = table("t", "d.", Job.GPU, "x", "y", events=True)
+    assert why_empty(now, {"gpu"}) == "None now."
     rare = graph("t", "d.", Job.GPU, ("x", "y"), optional="it is off")
     assert why_empty(rare, {"gpu"}) == "No data: it is off."
 
