@@ -129,6 +129,7 @@ RUNS = Row(
             Job.APP,
             (f"sum by (model) (agent_app_queue_length{{{HOST}}})", "{{model}}"),
             thresholds=(warning(50),),
+            optional="no step has had to wait yet",
         ),
         quantiles(
             "Wait for an engine",

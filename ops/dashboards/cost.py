@@ -4,7 +4,7 @@ Money is what the prices say, which are variables: their defaults are round numb
 by one's own, not quotes. All sums are of the period, hardware by time whether it worked or not.
 """
 
-from ops.dashboards.headline import HOST, NO_GPU
+from ops.dashboards.headline import HOST
 from ops.dashboards.panel import Dashboard, Job, Price, Row, graph, stat, table
 from ops.dashboards.unit import COUNT, HOURS, KWH, MONEY, SHARE, WATTS
 
@@ -17,6 +17,7 @@ PRICES = (
     Price("api_completion", "API: price of a million tokens written", 1.50),
 )
 NOBODY = "nobody asked in the period"
+NO_ENERGY = "these GPUs count no energy"
 HOURS_A_YEAR = 8766
 
 # A sample a minute, so that a period with hours that nobody watched has no more hours than it had.
@@ -44,7 +45,6 @@ PERIOD = Row(
             Job.GPU,
             GPU_HOURS,
             unit=HOURS,
-            optional=NO_GPU,
         ),
         stat(
             "GPU hours at work",
@@ -52,7 +52,6 @@ PERIOD = Row(
             Job.GPU,
             BUSY_HOURS,
             unit=HOURS,
-            optional=NO_GPU,
         ),
         stat(
             "Energy of the GPUs",
@@ -60,7 +59,7 @@ PERIOD = Row(
             Job.GPU,
             ENERGY,
             unit=KWH,
-            optional=NO_GPU,
+            optional=NO_ENERGY,
         ),
         stat(
             "Tokens read",
@@ -80,7 +79,7 @@ PERIOD = Row(
             Job.GPU,
             f"{tokens('completion')} / ({ENERGY}) / 1000",
             unit=COUNT,
-            optional=NO_GPU,
+            optional=NO_ENERGY,
         ),
     ),
 )
@@ -94,7 +93,7 @@ COMPARED = Row(
             Job.GPU,
             OWN,
             unit=MONEY,
-            optional=NO_GPU,
+            optional=NO_ENERGY,
         ),
         stat(
             "of which electricity",
@@ -102,7 +101,7 @@ COMPARED = Row(
             Job.GPU,
             f"({ENERGY}) * $overhead * $price_kwh",
             unit=MONEY,
-            optional=NO_GPU,
+            optional=NO_ENERGY,
         ),
         stat(
             "The same tokens from an API",
@@ -117,7 +116,7 @@ COMPARED = Row(
             Job.GPU,
             f"({OWN}) / ({API})",
             unit=SHARE,
-            optional=NO_GPU,
+            optional=NOBODY,
         ),
         stat(
             "Own cost of a million tokens",
@@ -125,7 +124,7 @@ COMPARED = Row(
             Job.GPU,
             f"({OWN}) / (({tokens('prompt')} + {tokens('completion')}) / 1e6)",
             unit=MONEY,
-            optional=NO_GPU,
+            optional=NOBODY,
         ),
         stat(
             "Clouds' bills",
@@ -153,7 +152,7 @@ COMPARED = Row(
             ),
             unit=MONEY,
             span=12,
-            optional=NO_GPU,
+            optional=NO_ENERGY,
         ),
         graph(
             "Power",
@@ -165,7 +164,7 @@ COMPARED = Row(
             ),
             unit=WATTS,
             span=12,
-            optional=NO_GPU,
+            optional=NO_ENERGY,
         ),
     ),
 )

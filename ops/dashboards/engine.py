@@ -194,7 +194,7 @@ SPEED = Row(
             ),
             unit=SHARE,
             largest=1,
-            optional=NOBODY,
+            optional="no prompt was looked up there",
         ),
     ),
 )

@@ -6,7 +6,6 @@ from ops.dashboards.unit import CELSIUS, COUNT, SECONDS, SHARE
 HOST = 'host=~"$host"'
 ASKED = f'route!~"/health|/ready|/metrics|/app.css|/app.js|/page/.*|unmatched", {HOST}'
 """Requests of clients, without probes and the chat page's own files."""
-NO_GPU = "no GPU is watched"
 
 HEADLINE = (
     stat(
@@ -55,7 +54,6 @@ HEADLINE = (
         Job.GPU,
         f"avg(avg_over_time(gpu_utilization_ratio{{{HOST}}}[$__range]))",
         unit=SHARE,
-        optional=NO_GPU,
         span=3,
     ),
     stat(
@@ -67,7 +65,6 @@ HEADLINE = (
         "{{host}} GPU {{gpu}}",
         unit=CELSIUS,
         thresholds=(warning(85), critical(95)),
-        optional=NO_GPU,
         span=3,
     ),
     stat(

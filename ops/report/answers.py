@@ -134,7 +134,8 @@ def why_empty(panel: Panel, watched: set[str]) -> str:
     if panel.job not in watched:
         return f"No data: Prometheus watches no target of job {panel.job}."
     if panel.events:
-        return "None in this period."
+        now = panel.kind in INSTANT and not any("$__range" in q.expr for q in panel.queries)
+        return "None now." if now else "None in this period."
     if panel.optional:
         return f"No data: {panel.optional}."
     return f"No data, although targets of job {panel.job} are watched."

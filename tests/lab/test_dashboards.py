@@ -29,11 +29,11 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
 WATCH, GPUS = "node1", "node2"
 SCRAPE_SECONDS = 15
 TRAFFIC_SECONDS = 75
-#: Panels that say why they have nothing, and are right here: no cloud, no MCP server, no job, a
-#: container without disks of its own, GPUs that stand idle in a simulator.
+#: Panels that say why they have nothing, and are right here: no MCP server, no tool called, nobody
+#: had to wait, a stand-in without a prefix cache, simulated GPUs without a process and at rest.
 MAY_LACK = {
-    "Disks at work", "MCP servers", "Jobs", "Time of a tool", "Memory by owner",
-    "Tokens by key", "Engine hours by model and key",
+    "MCP servers", "Time of a tool", "Queue", "Prefix cache", "Memory by owner",
+    "Tokens per watt-hour",
 }  # fmt: skip
 
 
@@ -41,16 +41,23 @@ MAY_LACK = {
 def stack(labs: Callable[..., Lab]) -> Iterator[Stack]:
     """node1: edge, app, data, monitoring; node2: two simulated GPUs and the engine."""
     made = Stack(labs(2, "ubuntu-24.04-facade", "H100:2"))
-    # Requests of a load, where the edge would take ten a second from one address.
-    settings = made.lab.inventory / "group_vars/edge.yml"
-    settings.write_text("---\nnginx_requests_per_second: 1000\nnginx_request_burst: 200\n")
+    # A load's requests, where the edge would take ten a second from one address; and the GPUs,
+    # which the lab's model does not name.
+    settings = {
+        "edge": "nginx_requests_per_second: 1000\nnginx_request_burst: 200\n",
+        "gpu": "gpu_exporter_expected: 2\n",
+    }
+    files = {made.lab.inventory / f"group_vars/{name}.yml": text for name, text in settings.items()}
+    for path, text in files.items():
+        path.write_text(f"---\n{text}")
     first = run_site(made.lab, "-e", STAND_IN)
     assert first.status == 0, first.output[-6000:]
     made.runs["first run"] = first
     made.key = ensure_key(made.fleet, require_plan(made.lab.name).paths.root / "test_key")
     made.wait_until_ready()
     yield made
-    settings.unlink()
+    for path in files:
+        path.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def test_every_query_is_understood_and_has_data_where_it_should(answers: Answers
         for board, found in answers.sections
         for answer in found
         if answer.why
-        and answer.why != "None in this period."
+        and not answer.why.startswith("None ")
         and not (answer.panel.optional and answer.panel.title in MAY_LACK)
     }
     assert lacking == {}
@@ -99,7 +106,7 @@ def test_every_series_has_a_name_and_a_true_value(answers: Answers, stack: Stack
 def test_the_report_is_made_of_it(stack: Stack, answers: Answers, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     said = ops(stack, "report", "--since", "10m", "--out", str(out), "--json")
-    numbers = json.loads(said.output[said.output.index("{") :])
+    numbers, _ = json.JSONDecoder().raw_decode(said.output)  # what is told to people follows
     headline = {one["title"]: one["series"] for one in numbers["headline"]}
     assert headline["Requests"][0]["value"] > TRAFFIC_SECONDS
     assert headline["Availability"][0]["value"] > 0.9

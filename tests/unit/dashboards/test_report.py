@@ -17,7 +17,7 @@ from html_page import Page
 from servers import prometheus_server
 
 from ops.dashboards import DASHBOARDS
-from ops.dashboards.panel import Job, Kind, graph, stat, warning
+from ops.dashboards.panel import Job, Kind, graph, stat, table, warning
 from ops.monitoring import Prometheus, Service
 from ops.report.answers import Answer, Answers, Line, collect, count, why_empty
 from ops.report.drawing import MOST_LINES, broken, draw, shown
@@ -40,14 +40,19 @@ def headline(answers: Answers) -> dict[str, float]:
 # -- numbers ------------------------------------------------------------------------------------
 
 
-def last_of(name: str, end: float, **labels: str) -> float:
-    """Sum what counters of the made-up fleet ended with."""
-    total = 0.0
+def samples(name: str, end: float, **labels: str) -> dict[str, list[float]]:
+    """The values of the made-up fleet's series, by their labels."""
+    found: dict[str, list[float]] = {}
     for line in made_up(end - 3600, end, 15).lines[name]:
-        inside, value, at = re.fullmatch(r"\w+\{(.*)\} (\S+) (\S+)", line).groups()  # type: ignore[union-attr]
-        if abs(float(at) - end) < 1 and all(f'{k}="{v}"' in inside for k, v in labels.items()):
-            total += float(value)
-    return total
+        series, value, _ = line.rsplit(" ", 2)
+        if all(f'{key}="{text}"' in series for key, text in labels.items()):
+            found.setdefault(series, []).append(float(value))
+    return found
+
+
+def last_of(name: str, end: float, **labels: str) -> float:
+    """Sum what counters ended with."""
+    return sum(values[-1] for values in samples(name, end, **labels).values())
 
 
 def test_the_headline_is_what_happened(answers: Answers, end: float) -> None:
@@ -59,8 +64,10 @@ def test_the_headline_is_what_happened(answers: Answers, end: float) -> None:
     assert found["Tokens"] == pytest.approx(last_of("agent_app_tokens_total", end), rel=0.02)
     assert found["Availability"] == pytest.approx(1 - 240 / 3600, abs=0.01)
     assert found["Alerts"] == 2
-    assert 80 < found["Hottest GPU"] < 85
-    assert 0.3 < found["GPU use"] < 0.8
+    hottest = max(map(max, samples("gpu_temperature_celsius", end).values()))
+    assert found["Hottest GPU"] == pytest.approx(hottest, rel=0.01)
+    used = [sum(one) / len(one) for one in samples("gpu_utilization_ratio", end).values()]
+    assert found["GPU use"] == pytest.approx(sum(used) / len(used), rel=0.02)
     median = 0.2 + 0.4 * 0.7
     assert median < found["First token, p95"] < BOUNDS[-1]
 
@@ -190,6 +197,8 @@ def test_why_there_is_nothing() -> None:
     quiet = graph("t", "d.", Job.GPU, ("x", "y"), events=True)
     assert why_empty(quiet, {"gpu"}) == "None in this period."
     assert why_empty(quiet, set()).startswith("No data")
+    now = table("t", "d.", Job.GPU, "x", "y", events=True)
+    assert why_empty(now, {"gpu"}) == "None now."
     rare = graph("t", "d.", Job.GPU, ("x", "y"), optional="it is off")
     assert why_empty(rare, {"gpu"}) == "No data: it is off."
 
