@@ -21,7 +21,7 @@ from stack import Lab, Stack
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
 from traffic import Traffic, traffic
 
-pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(5400)]
 
 FREE_SECONDS = 5.0
 """A lock whose owner was killed is free by then."""
