@@ -101,21 +101,17 @@ class Units:
         elif not wanted and state in {"enabled", "enabled-runtime"}:
             self.act("disable", unit["name"])
 
-    def forgive(self, name: str, current: dict[str, str]) -> None:
-        """Let a unit start that has failed so often that systemd would refuse it."""
-        if current.get("ActiveState") in {"failed", "activating"}:
-            self.act("reset-failed", name)
-
     def ensure_active_state(self, unit: dict[str, Any], current: dict[str, str]) -> None:
-        wanted, running = unit.get("state"), current.get("ActiveState") in RUNNING
-        if wanted and current.get("ActiveState") == "failed":
-            # A start limit would refuse it, and one that is to be stopped would stay failed.
+        wanted, active = unit.get("state"), current.get("ActiveState")
+        running = active in RUNNING
+        outdated = running and started_before(current, unit.get("restart_after") or [])
+        # A start limit would refuse it, and one that is to be stopped would stay failed; one that
+        # starts again and again has used up its starts soon.
+        if wanted and (active == "failed" or (outdated and active == "activating")):
             self.act("reset-failed", unit["name"])
         if wanted == "started" and not running:
-            self.forgive(unit["name"], current)
             self.act("start", unit["name"])
-        elif wanted == "started" and started_before(current, unit.get("restart_after") or []):
-            self.forgive(unit["name"], current)
+        elif wanted == "started" and outdated:
             self.act("restart", unit["name"])
             if not self.module.check_mode:
                 time.sleep(unit.get("settle") or 0)
