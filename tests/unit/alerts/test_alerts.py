@@ -22,8 +22,9 @@ from ops.cli.alerts import app
 from ops.errors import InputError
 from ops.monitoring import Alert, Service
 
-#: The first send comes before Alertmanager is known; the next would be a minute later.
-RESEND = "--rules.alert.resend-delay=1s"
+#: The first send comes before Alertmanager is known; the next would be a minute later. Alerts live
+#: for four times as long, and must not lapse while the machine is busy.
+RESEND = "--rules.alert.resend-delay=10s"
 CONFIG = "host/etc/prometheus/rackhand_alertmanager.yml.j2"
 RULES = """
 groups:
@@ -95,7 +96,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
                 yield Watch(hook, box, folder / "alertmanager.yml")
 
 
-def until(holds: Any, seconds: float = 30) -> Any:
+def until(holds: Any, seconds: float = 90) -> Any:
     end = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < end
