@@ -71,7 +71,7 @@ def ask(*words: str, seconds: float = SECONDS, also_errors: bool = True) -> Done
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=streams, check=False, timeout=seconds,
-                              env=ENVIRONMENT)  # fmt: skip
+                              env=ENVIRONMENT, cwd="/")  # fmt: skip
     except subprocess.TimeoutExpired as late:
         return Done(TIMED_OUT, text_of(late.stdout or b""))
     except OSError as error:
