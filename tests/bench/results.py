@@ -29,17 +29,23 @@ def result_path(name: str) -> Path:
 
 
 def add_to_result(
-    name: str, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: str
+    name: str,
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: str,
+    key: int = 1,
 ) -> Path:
     """Write a table whose tests may run one by one.
 
-    Today's rows of other tests stay; those whose first cell is that of a row given are replaced.
+    Today's rows of other tests stay; those whose first `key` cells are those of a row given are
+    replaced.
     """
     path = result_path(name)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     cells = [line[2:-2].split(" | ") for line in lines if line.startswith("| ")]
-    mine = {row[0] for row in rows}
-    kept = [row for row in cells[1:] if row[0] not in mine and len(row) == len(headings)]
+    mine = {tuple(row[:key]) for row in rows}
+    kept = [row for row in cells[1:] if tuple(row[:key]) not in mine and len(row) == len(headings)]
     return write_result(name, title, headings, [*kept, *rows], notes)
 
 

@@ -5,6 +5,7 @@ docs/results/<date>-operator-dies.md.
 """
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ class Strategy:
     hosts: int = 1
 
 
+ONLY = os.environ.get("RACKHAND_DEATHS", "")
+"""Die at steps whose name begins so, as `engine.retire`: to go on where a run was cut."""
 STRATEGIES = (
     Strategy("blue-green", "upgrade", ("--strategy", "blue-green", "--eval", "{suite}", *STAGES)),
     Strategy("warm rollback", "rollback"),
@@ -76,8 +79,8 @@ class Deaths:
         while True:
             words = self._words()
             steps = self._plan(words)
-            self.known |= set(steps)
-            left = [step for step in steps if step not in self.died]
+            self.known |= {step for step in steps if step.startswith(ONLY)}
+            left = [step for step in steps if step in self.known - self.died]
             if left:
                 self._die(words, steps, left[0])
             elif missing := self.known - self.died:
@@ -203,7 +206,7 @@ def test_whoever_takes_over_finds_every_step_as_the_journal_says(
         deaths.run()
     finally:
         write(deaths)
-    assert len(deaths.died) >= 4
+    assert len(deaths.died) >= (1 if ONLY else 4)
     assert_site_changes_nothing(stack)
 
 
@@ -218,4 +221,5 @@ def write(deaths: Deaths) -> None:
         "resume` and `ops abort` in turn; then the hosts serve what it says, `ops history` tells "
         "its end, and `site.yml` from there changes nothing. Two clients ask through the edge "
         "meanwhile. Lock free: the first look that finds it so, which takes a second itself.",
+        key=2,
     )
