@@ -131,7 +131,8 @@ def _instance(
         state = f"{unit['active']} ({unit['result']})" if unit else "stopped"
         why, how = _cause(log) if log else ("somebody stopped it", "systemctl start {unit}")
         how = how.replace("{unit}", name).replace("{host}", host)
-        yield DOWN.found(host, name, *log[-4:], unit=name, state=state, why=why, how=how)
+        line = f"{name}: {state}"
+        yield DOWN.found(host, name, line, *log[-4:], unit=name, state=state, why=why, how=how)
         return
     for what, why in instance["not_ready"].items():
         case = next((case for word, case in KINDS if word in what.lower()), NOT_READY)

@@ -119,7 +119,7 @@ CASES: dict[str, Change] = {
     "nginx-config-invalid": lambda e: e["nginx"].update(
         status=1, said=['nginx: [emerg] unknown directive "sever" in /etc/nginx/nginx.conf:9']
     ),
-    "nginx-down": down("nginx.service", "it was stopped", active="inactive"),
+    "nginx-down": down("nginx.service", active="inactive"),
     "edge-port-taken": lambda e: (
         down("nginx.service")(e), stolen(e, "443", "apache2", "apache2.service")
     ),
@@ -129,7 +129,7 @@ CASES: dict[str, Change] = {
     "certificate-renewal-off": down("certbot.timer", active="inactive"),
     "certificate-placeholder": certificate(kind="placeholder"),
     "certificate-not-taken-up": lambda e: e["certificate"]["served"].update(fingerprint="CC"),
-    "app-down": down(APP, "Failed to set up credentials: No such file or directory"),
+    "app-down": down(APP, active="inactive"),
     "app-restarts": lambda e: of(e, APP).update(restarts=3, active_seconds=60.0, log=["killed"]),
     "app-does-not-answer": lambda e: e["app"][0].update(status=0),
     "app-cannot-reach-engine": lambda e: e["app"][0].update(
@@ -284,3 +284,10 @@ def test_evidence_that_one_layer_cannot_read_hides_no_other(healthy: dict[str, A
     report = judge("gpu1", healthy)
     assert [found.case for found in report.findings] == ["redis-down"]
     assert [each[:15] for each in report.complaints] == ["rules of engine"]
+
+
+def test_an_app_without_its_credential_is_told_so(healthy: dict[str, Any]) -> None:
+    down(APP, "Failed to set up credentials: No such file or directory")(healthy)
+    (found,) = findings(healthy)
+    assert (found.case, found.cause) == ("app-down", "a credential's file is missing")
+    assert found.cure == "ops provision --tags agent_app --limit gpu1"
