@@ -144,6 +144,6 @@ def _instance(
     if instance["status"] <= 0 or (instance["status"] != 200 and not instance["not_ready"]):
         line = f"/ready: {instance['status'] or 'no answer'} {instance['said']}"
         yield SILENT.found(host, name, line, *log[-3:], unit=name)
-    elif unit["restarts"] and (unit["active_seconds"] or 0) < 900:
+    elif unit["restarts"] and any("Scheduled restart job" in line for line in unit["log_before"]):
         why = _cause(log)[0]
         yield RESTARTS.found(host, name, *log[-3:], unit=name, restarts=unit["restarts"], why=why)
