@@ -131,7 +131,8 @@ def _instance(
         state = f"{unit['active']} ({unit['result']})" if unit else "stopped"
         why, how = _cause(log) if log else ("somebody stopped it", "systemctl start {unit}")
         how = how.replace("{unit}", name).replace("{host}", host)
-        yield DOWN.found(host, name, *log[-4:], unit=name, state=state, why=why, how=how)
+        line = f"{name}: {state}"
+        yield DOWN.found(host, name, line, *log[-4:], unit=name, state=state, why=why, how=how)
         return
     for what, why in instance["not_ready"].items():
         case = next((case for word, case in KINDS if word in what.lower()), NOT_READY)
@@ -143,6 +144,6 @@ def _instance(
     if instance["status"] <= 0 or (instance["status"] != 200 and not instance["not_ready"]):
         line = f"/ready: {instance['status'] or 'no answer'} {instance['said']}"
         yield SILENT.found(host, name, line, *log[-3:], unit=name)
-    elif unit["restarts"] and (unit["active_seconds"] or 0) < 900:
+    elif unit["restarts"] and any("Scheduled restart job" in line for line in unit["log_before"]):
         why = _cause(log)[0]
         yield RESTARTS.found(host, name, *log[-3:], unit=name, restarts=unit["restarts"], why=why)

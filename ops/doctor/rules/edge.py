@@ -128,7 +128,8 @@ def _nginx(
         log = (unit or {}).get("log", [])
         state = f"{unit['active']} ({unit['result']})" if unit else "stopped"
         why = log[-1] if log else "somebody stopped it"
-        yield DOWN.found(host, "nginx.service", *log[-4:], state=state, why=why)
+        line = f"nginx.service: {state}"
+        yield DOWN.found(host, "nginx.service", line, *log[-4:], state=state, why=why)
 
 
 def _certificate(

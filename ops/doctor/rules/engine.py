@@ -134,6 +134,9 @@ CASES = (
     LOADING, NEVER_READY, SICK, NO_TOKEN, STALLED, CRASHES, PORT_OWNER, FEW_GPUS, OVERBOOKED,
     SMALL_HOST,
 )  # fmt: skip
+AGAIN = "Scheduled restart job"
+"""systemd's word on a unit that it starts again."""
+YOUNG_SECONDS = 900.0
 RUNNING = ("active", "activating", "reloading")
 
 
@@ -195,8 +198,11 @@ def _slot(
     yield from sick
     down = unit["active"] != "active" or unit["sub"] == "auto-restart"
     told = None
-    if down or unit["restarts"] or slot["answers"] is None:
-        told = engine_logs.read_log(unit["log"]) or engine_logs.read_log(unit["log_before"])
+    stopped = unit["active"] == "inactive" and unit["result"] == "success"  # by a person
+    if not stopped and (down or slot["answers"] is None):
+        told = engine_logs.read_log(unit["log"])
+    if not told and not stopped and (down or _came_back(unit)):
+        told = engine_logs.read_log(unit["log_before"])
     severity = _severity(unit, slot, active)
     if told and not _same(sick, told):
         line = told.line or unit["log"][-1]
@@ -208,6 +214,13 @@ def _slot(
         yield from _down(host, unit, active, known)
     else:
         yield from _answers(host, slot, unit, known)
+
+
+def _came_back(unit: Mapping[str, Any]) -> bool:
+    """Whether it ended a moment ago and systemd, not a person who mended it, started it again."""
+    young = (unit["active_seconds"] or 0.0) < YOUNG_SECONDS
+    by_itself = any(AGAIN in line for line in unit["log_before"])
+    return bool(unit["restarts"] and young and by_itself)
 
 
 def _severity(unit: Mapping[str, Any], slot: Mapping[str, Any], active: bool) -> Severity:
@@ -318,6 +331,6 @@ def _answers(
         status = answers["token"] or "no answer"
         yield NO_TOKEN.found(host, name, f"POST /v1/completions: {status}", answers["said"],
                              status=status, why=why, **known)  # fmt: skip
-    if unit["restarts"] and answers is not None and seconds < 900:
+    if _came_back(unit) and answers is not None:
         line = f"NRestarts={unit['restarts']}, active for {seconds:.0f} s"
         yield CRASHES.found(host, name, line, *lines, restarts=unit["restarts"], **known)

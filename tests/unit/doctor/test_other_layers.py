@@ -15,6 +15,7 @@ from tests.unit.doctor.healthy import GIB, NOW, unit
 
 Change = Callable[[dict[str, Any]], Any]
 DAY = 86400
+AGAIN = "engine@chat-blue.service: Scheduled restart job, restart counter is at 3."
 OPERATION: dict[str, Any] = {
     "id": "20261126-101500-chat",
     "plan": Plan("model upgrade", "chat", ("blue-green",), ()).as_record(),
@@ -102,7 +103,9 @@ CASES: dict[str, Change] = {
     "engine-unhealthy": answers(health=503),
     "engine-makes-no-token": answers(token=0, seconds=20.0),
     "engine-stalled": answers(running=3.0, tokens_apart=0.0),
-    "engine-restarts": lambda e: of(e, ENGINE).update(restarts=2, active_seconds=300.0),
+    "engine-restarts": lambda e: of(e, ENGINE).update(
+        restarts=2, active_seconds=300.0, log_before=[AGAIN]
+    ),
     "port-taken": lambda e: stolen(e, "8100", "python3", "session-2.scope"),
     "gpu-share-overbooked": lambda e: (
         slot(e)["flags"].update({"gpu-memory-utilization": "0.9"}), second_slot(e)
@@ -119,7 +122,7 @@ CASES: dict[str, Change] = {
     "nginx-config-invalid": lambda e: e["nginx"].update(
         status=1, said=['nginx: [emerg] unknown directive "sever" in /etc/nginx/nginx.conf:9']
     ),
-    "nginx-down": down("nginx.service", "it was stopped", active="inactive"),
+    "nginx-down": down("nginx.service", active="inactive"),
     "edge-port-taken": lambda e: (
         down("nginx.service")(e), stolen(e, "443", "apache2", "apache2.service")
     ),
@@ -129,8 +132,10 @@ CASES: dict[str, Change] = {
     "certificate-renewal-off": down("certbot.timer", active="inactive"),
     "certificate-placeholder": certificate(kind="placeholder"),
     "certificate-not-taken-up": lambda e: e["certificate"]["served"].update(fingerprint="CC"),
-    "app-down": down(APP, "Failed to set up credentials: No such file or directory"),
-    "app-restarts": lambda e: of(e, APP).update(restarts=3, active_seconds=60.0, log=["killed"]),
+    "app-down": down(APP, active="inactive"),
+    "app-restarts": lambda e: of(e, APP).update(
+        restarts=3, active_seconds=60.0, log_before=[AGAIN]
+    ),
     "app-does-not-answer": lambda e: e["app"][0].update(status=0),
     "app-cannot-reach-engine": lambda e: e["app"][0].update(
         status=503, not_ready={"engine chat": "no answer"}
@@ -198,7 +203,9 @@ def test_every_case_of_the_catalogue_is_caused_by_a_test() -> None:
 def test_a_fresh_error_of_a_log_explains_a_port_that_is_silent(healthy: dict[str, Any]) -> None:
     """Restarted by systemd after the failure: the run before tells."""
     error = "ValueError: No available memory for the cache blocks. Try"
-    of(healthy, ENGINE).update(restarts=3, active_seconds=2.0, log=["Started"], log_before=[error])
+    of(healthy, ENGINE).update(
+        restarts=3, active_seconds=2.0, log=["Started"], log_before=[error, AGAIN]
+    )
     slot(healthy).update(answers=None)
     (found,) = findings(healthy)
     assert (found.case, found.severity) == ("no-memory-for-kv-cache", "critical")
@@ -284,3 +291,32 @@ def test_evidence_that_one_layer_cannot_read_hides_no_other(healthy: dict[str, A
     report = judge("gpu1", healthy)
     assert [found.case for found in report.findings] == ["redis-down"]
     assert [each[:15] for each in report.complaints] == ["rules of engine"]
+
+
+def test_an_app_without_its_credential_is_told_so(healthy: dict[str, Any]) -> None:
+    down(APP, "Failed to set up credentials: No such file or directory")(healthy)
+    (found,) = findings(healthy)
+    assert (found.case, found.cause) == ("app-down", "a credential's file is missing")
+    assert found.cure == "ops provision --tags agent_app --limit gpu1"
+
+
+def test_what_a_person_mended_and_started_again_is_past(healthy: dict[str, Any]) -> None:
+    log = ["[Errno 98] error while attempting to bind on address"]
+    of(healthy, ENGINE).update(restarts=3, active_seconds=30.0, log_before=log)
+    assert findings(healthy) == []
+
+
+def test_an_old_error_is_not_why_a_person_stopped_an_engine(healthy: dict[str, Any]) -> None:
+    log = ["torch.OutOfMemoryError: CUDA out of memory."]
+    down(ENGINE, active="inactive", result="success", log_before=log)(healthy)
+    assert [found.case for found in findings(healthy)] == ["active-slot-stopped"]
+
+
+def test_an_engine_that_crashed_and_came_back_by_itself_is_a_warning_with_its_cause(
+    healthy: dict[str, Any],
+) -> None:
+    error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    lines = ["INFO:     Application startup complete.", error, AGAIN]
+    of(healthy, ENGINE).update(restarts=1, active_seconds=30.0, log_before=lines)
+    (found,) = findings(healthy)
+    assert (found.case, found.severity) == ("cuda-out-of-memory-at-run", "warning")
