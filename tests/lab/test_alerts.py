@@ -175,7 +175,8 @@ def test_a_disk_that_fills_is_told_by_the_threshold_of_the_inventory(
             path.unlink()
             assert run_site(stack.lab, "--tags", "prometheus").status == 0
 
-    assert_told_once_and_resolved(watched, "DiskFilling", moved(), within=90, resolved=WITHIN)
+    # A reload of Prometheus drops what it would tell at that moment, and tells it a minute later.
+    assert_told_once_and_resolved(watched, "DiskFilling", moved(), within=90, resolved=150)
 
 
 @contextlib.contextmanager

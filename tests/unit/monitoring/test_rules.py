@@ -152,10 +152,15 @@ def known_metrics() -> set[str]:
 
     import agent_app.observability.metrics  # noqa: F401 # registers the app's
 
-    pages = [path.read_text() for path in sorted((HERE / "pages").glob("*.txt"))]
-    pages += [path.read_text() for path in (ROOT / "tests/contract/recorded").glob("vllm*.txt")]
+    versions: dict[str, list[set[str]]] = {}
+    for path in sorted((HERE / "pages").glob("*.txt")):
+        versions.setdefault(path.stem.partition("-")[0], []).append(names_of_page(path.read_text()))
+    pages = [path.read_text() for path in (ROOT / "tests/contract/recorded").glob("vllm*.txt")]
     pages.append(generate_latest(REGISTRY).decode())
     found = set().union(*map(names_of_page, pages))
+    # Of an exporter whose pages of several releases are here, what every one of them has.
+    found |= set().union(*(set.intersection(*names) for names in versions.values()))
+    # What a simulated GPU lacks or has not had yet, by the page that a test holds to the exporter.
     exporter = (ROOT / "docs/gpu-exporter.md").read_text()
     found |= set(re.findall(r"^\| `(gpu_\w+)", exporter, re.MULTILINE))
     facts = (ROOT / "roles/exporters/files/facts.py").read_text()
