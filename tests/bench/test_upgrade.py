@@ -32,7 +32,7 @@ VLLM_DEFAULT = (
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    def boot(hosts: int, image: str, *, purpose: str) -> Lab:
+    def boot(hosts: int, image: str, _gpu: str, *, purpose: str) -> Lab:
         _run("up", "--hosts", str(hosts), "--image", image)
         return Lab(LAB, ROOT / "inventories" / f"lab-{LAB}", ["node1"])
 

@@ -22,17 +22,21 @@ from ops.cli.alerts import app
 from ops.errors import InputError
 from ops.monitoring import Alert, Service
 
-#: The first send comes before Alertmanager is known; the next would be a minute later. Alerts live
-#: for four times as long, and must not lapse while the machine is busy.
+#: Prometheus knows its Alertmanager 5 s after its start and drops what fires before, each by itself:
+#: what holds another back could be missing. So none fires within 10 s. Alerts live for four times
+#: as long as they are told anew after, and must not lapse while the machine is busy.
 RESEND = "--rules.alert.resend-delay=10s"
 CONFIG = "host/etc/prometheus/rackhand_alertmanager.yml.j2"
 RULES = """
 groups:
   - name: test
     rules:
-      - {alert: GpuHot, expr: vector(90), labels: {severity: warning, host: n1, gpu: "0"}}
-      - {alert: ModelDown, expr: vector(0), labels: {severity: critical, model: demo}}
-      - {alert: EngineDown, expr: vector(0), labels: {severity: critical, host: n1, model: demo}}
+      - {alert: GpuHot, expr: vector(90), for: 10s, labels: {severity: warning, host: n1, gpu: "0"}}
+      - {alert: ModelDown, expr: vector(0), for: 10s, labels: {severity: critical, model: demo}}
+      - alert: EngineDown
+        expr: vector(0)
+        for: 10s
+        labels: {severity: critical, host: n1, model: demo}
       - {alert: DiskFull, expr: vector(1), for: 1h, labels: {severity: critical, host: n1}}
 """
 PROMETHEUS = """
