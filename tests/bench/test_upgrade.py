@@ -97,13 +97,14 @@ def lay_plain_door(stack: Stack) -> str:
     return f"http://{stack.fleet.first('gpu').address}:{PLAIN_PORT}"
 
 
-def _serve_plainly(stack: Stack, port: int) -> None:
+def _serve_plainly(stack: Stack, port: int, stop: str = "") -> None:
     text = (
         f"upstream plain {{ server 127.0.0.1:{port}; }}\\n"
         f"server {{ listen {PLAIN_PORT}; location / "
         "{ proxy_pass http://plain; proxy_buffering off; } }"
     )
-    stack.lab.ssh("node1", f"printf '{text}\\n' >{PLAIN}; systemctl reload nginx")
+    then = f"; systemctl stop engine@demo-{stop}" if stop else ""
+    stack.lab.ssh("node1", f"printf '{text}\\n' >{PLAIN}; systemctl reload nginx{then}")
 
 
 def restarted(stack: Stack, door: str) -> Traffic:
@@ -126,8 +127,7 @@ def switched(stack: Stack, door: str) -> Traffic:
         running.mark("change")
         stack.lab.ssh("node1", f"systemctl start engine@demo-{new}")
         stack.lab.ssh("node1", HEALTHY.format(port=PORTS[new]))
-        _serve_plainly(stack, PORTS[new])
-        stack.lab.ssh("node1", f"systemctl stop engine@demo-{old}")
+        _serve_plainly(stack, PORTS[new], stop=old)
         running.wait_for(QUIET)
     return running
 

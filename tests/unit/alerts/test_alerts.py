@@ -22,9 +22,9 @@ from ops.cli.alerts import app
 from ops.errors import InputError
 from ops.monitoring import Alert, Service
 
-#: Prometheus knows its Alertmanager 5 s after its start and drops what fires before, each by itself:
-#: what holds another back could be missing. So none fires within 10 s. Alerts live for four times
-#: as long as they are told anew after, and must not lapse while the machine is busy.
+#: Prometheus knows its Alertmanager 5 s after its start and drops what fires before, so that one
+#: which holds another back could be missing: none fires within 10 s. Alerts live for four times as
+#: long as they are told anew after, and must not lapse while the machine is busy.
 RESEND = "--rules.alert.resend-delay=10s"
 CONFIG = "host/etc/prometheus/rackhand_alertmanager.yml.j2"
 RULES = """
