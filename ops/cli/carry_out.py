@@ -10,8 +10,13 @@ from ops.cli.output import print_json
 
 if TYPE_CHECKING:
     from ops.fleet.model import Fleet
+    from ops.operations.journal import Operation
     from ops.operations.plan import Plan
     from ops.operations.run import Reporter
+
+KEEPER_SECONDS = 300.0
+"""How long the host that keeps lock and journal may take to let us in after its reboot."""
+KEEPER_POLL_SECONDS = 2.0
 
 
 def carry_out(
@@ -45,7 +50,6 @@ def carry_out_through_reboots(
     fleet: Fleet, plan: Plan, wait: float, *, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Carry a plan out; where the keeper of lock and journal reboots, take it up afterwards."""
-    from ops.operations import run
     from ops.operations.keeper import LockLostError, keeper
 
     try:
@@ -55,9 +59,30 @@ def carry_out_through_reboots(
         reboots = {host for step in plan.steps for host in step.values.get("hosts", ())}
         if not name or keeper(fleet).name not in reboots:
             raise
-        operation = run.resume(fleet, name, reporter(as_json))
+        operation = _resume_when_back(fleet, name, as_json)
         if not as_json:
             typer.echo(operation.status)
+
+
+def _resume_when_back(fleet: Fleet, name: str, as_json: bool) -> Operation:
+    """Take an operation up once its keeper lets us in: a host that boots resets lines at first.
+
+    Raises:
+        RemoteError: It does not, in time.
+    """
+    import time
+
+    from ops.errors import RemoteError
+    from ops.operations import run
+
+    deadline = time.monotonic() + KEEPER_SECONDS
+    while True:
+        try:
+            return run.resume(fleet, name, reporter(as_json))
+        except RemoteError:  # of the lock alone: a step's own failure is told otherwise
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(KEEPER_POLL_SECONDS)
 
 
 def tell_plan(plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 from shlex import quote
@@ -14,6 +15,8 @@ from paramiko.ssh_exception import SSHException
 from ops.errors import RemoteError
 from ops.fleet.model import Fleet, Host
 from ops.remote.ssh_config import ssh_config
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # our errors tell what it logs
 
 CONNECT_SECONDS = 10
 KEEPALIVE_SECONDS = 15
