@@ -223,7 +223,9 @@ def test_daemon_json_keeps_what_others_wrote(driven: GpuHost) -> None:
     assert again.total("changed") == 0, again.output[-3000:]
 
 
-def test_a_kernel_update_does_not_take_the_driver_away(bare: GpuHost) -> None:
+def test_a_kernel_update_does_not_take_the_driver_away(
+    bare: GpuHost, request: pytest.FixtureRequest
+) -> None:
     assert bare.apt(f"install {STACK} {MODULES}-$(uname -r)")[0]
     bare.sh("echo blacklist nouveau > /etc/modprobe.d/person.conf; update-initramfs -u")
     assert bare.apt("dist-upgrade")[0]
@@ -231,7 +233,7 @@ def test_a_kernel_update_does_not_take_the_driver_away(bare: GpuHost) -> None:
     assert bare.sh("uname -r") == "6.8.0-94-generic"
     assert not bare.attempt("nvidia-smi")[0], "the new kernel has no driver"
 
-    bare.back_to("driven")
+    bare.back_to(request.getfixturevalue("snapshot_with_driver"))
     assert bare.apt("update")[0]
     assert bare.apt("dist-upgrade")[0]
     bare.reboot()
