@@ -5,19 +5,10 @@ from __future__ import annotations
 from testinfra.host import Host as Connection
 
 from ops.fleet import Fleet, Host
+from ops.verify.ports import gpu_exporter_port, watched_ports
 from ops.verify.probes import JOURNAL_LINES, ask, assert_access, listeners
 
 OURS = "/etc/rackhand /etc/engine /etc/agent_app /etc/nginx /srv/models /opt/agent_app"
-
-GPU_EXPORTER = 9835
-WATCHED = {
-    9100: frozenset[str](),
-    9113: frozenset({"gpu", "edge"}),
-    9121: frozenset({"data"}),
-    9187: frozenset({"data"}),
-    8501: frozenset({"gpu"}),
-}
-"""Ports of exporters, and the groups that have them; none means every host."""
 
 
 def allowed_listeners(fleet: Fleet, host: Host) -> set[tuple[str, int]]:
@@ -29,14 +20,13 @@ def allowed_listeners(fleet: Fleet, host: Host) -> set[tuple[str, int]]:
         allowed |= {(world, 80), (world, 443)}
     if "gpu" in host.groups:
         allowed |= {(private, model.proxy_port) for model in host.models}
-        allowed.add((private, int(host.variables.get("gpu_exporter_port", GPU_EXPORTER))))
+        allowed.add((private, gpu_exporter_port(host)))
     if "agent" in host.groups:
         allowed |= {(private, base + n) for base in (8200, 8300) for n in range(instances)}
     if "data" in host.groups:
         allowed |= {(private, port) for port in (5432, 6379, 6380)}
     if fleet.group("monitoring"):
-        watched = (port for port, groups in WATCHED.items() if groups & host.groups or not groups)
-        allowed |= {(private, port) for port in watched}
+        allowed |= {(private, port) for port in watched_ports(host)}
     return allowed
 
 

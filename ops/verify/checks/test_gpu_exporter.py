@@ -8,6 +8,7 @@ import pytest
 from testinfra.host import Host as Connection
 
 from ops.fleet import Host
+from ops.verify.ports import gpu_exporter_port
 from ops.verify.probes import ask, assert_listens_only_at, assert_unit_runs, http
 
 GROUPS = ("gpu",)
@@ -26,7 +27,7 @@ def _gpus(host: Connection) -> None:
 @pytest.fixture
 def port(target: Host) -> int:
     """Where the page is."""
-    return int(target.variables.get("gpu_exporter_port", 9835))
+    return gpu_exporter_port(target)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from rendering import init_plugin_loader  # finds the collection
 
 from ops.weights.job import LOADER, make_job
 from ops.weights.manifest import MANIFEST, describe, digest, seal
+from tests.ports import free_port
 
 assert init_plugin_loader
 ADDRESS = "127.0.0.1"
@@ -30,12 +31,6 @@ FILES = {
     "model-00001.safetensors": bytes(range(256)) * 40_000,
     "model-00002.safetensors": b"\x07" * 3_000_000,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
