@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ops.errors import InputError, OpsError
-from ops.lab import environment, inventory, network, power, snapshots, wheelhouse
+from ops.lab import (
+    environment,
+    inventory,
+    kernel_limits,
+    network,
+    power,
+    snapshots,
+    wheelhouse,
+)
 from ops.lab.cgroup import Group
 from ops.lab.commands import require_lab_tools
 from ops.lab.fleet_plan import OUTSIDE, LabPlan, load_plan, require_plan
@@ -110,6 +118,8 @@ def up(
         for host in _surplus(plan):
             say(f"removing {host}")
             _remove_host(plan, host)
+        if obstacle := kernel_limits.inotify_obstacle(plan):
+            say(f"warning: {obstacle}")
         say(f"booting {', '.join(plan.hosts)}")
         for host in plan.hosts:
             snapshots.finish(plan, host)

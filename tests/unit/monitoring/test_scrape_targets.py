@@ -15,11 +15,13 @@ from rendering import BOOKWORM, ROOT, Role
 JOBS = {
     *("prometheus", "alertmanager", "node", "gpu", "engine"),
     *("agent_app", "postgres", "redis", "nginx", "blackbox"),
-}
+}  # and `remediator`, where it is on
 EVERYTHING = ["gpu", "agent", "data", "edge", "monitoring"]
 
 
-def host(groups: list[str], *, single: bool = True, gpus: int = 2) -> dict[str, Any]:
+def host(
+    groups: list[str], *, single: bool = True, gpus: int = 2, remediator_port: int = 0
+) -> dict[str, Any]:
     address = "127.0.0.1" if single else "10.0.0.11"
     return {
         "name": "node1",
@@ -28,6 +30,7 @@ def host(groups: list[str], *, single: bool = True, gpus: int = 2) -> dict[str, 
         "single": single,
         "models": [{"name": "chat"}, {"name": "embed"}],
         "gpus": gpus,
+        "remediator_port": remediator_port,
         "app_ports": [8200, 8201],
         "app_metrics_ports": [8300, 8301],
         "redis": {"cache": f"redis://{address}:6379", "state": f"redis://{address}:6380"},
@@ -79,6 +82,11 @@ def test_a_host_is_asked_only_for_what_it_has() -> None:
         "redis",
     }
     assert "gpu" not in by_job(scrape_targets(host(EVERYTHING, gpus=0)))
+
+
+def test_the_remediator_is_asked_where_it_runs() -> None:
+    found = by_job(scrape_targets(host(["monitoring"], single=False, remediator_port=9120)))
+    assert [target["address"] for target in found["remediator"]] == ["127.0.0.1:9120"]
 
 
 def test_the_edge_is_probed_from_the_monitoring_host_by_its_address() -> None:

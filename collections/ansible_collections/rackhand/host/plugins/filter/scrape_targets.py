@@ -13,8 +13,9 @@ options:
   _input:
     description:
       - "The host: C(name), C(groups), C(address) (where its private services listen), C(models),
-        C(gpus) (how many it should have), C(single) (whether the fleet is this host alone),
-        C(app_ports) and C(app_metrics_ports), C(redis) (URL by instance), C(domain)."
+        C(gpus) (how many it has or should have), C(single) (whether the fleet is this host alone),
+        C(app_ports) and C(app_metrics_ports), C(redis) (URL by instance), C(domain),
+        C(remediator_port) (0 where none runs here)."
     type: dict
     required: true
 """
@@ -62,10 +63,12 @@ def beside(found: Target) -> Target:
 
 
 def watch(host: Mapping[str, Any]) -> Iterator[Target]:
-    """Prometheus and Alertmanager themselves."""
+    """Prometheus and Alertmanager themselves, and the remediator."""
     if "monitoring" in host["groups"]:
         yield beside(target(host, "prometheus", PROMETHEUS))
         yield beside(target(host, "alertmanager", ALERTMANAGER))
+    if host["remediator_port"]:
+        yield beside(target(host, "remediator", int(host["remediator_port"])))
 
 
 def machine(host: Mapping[str, Any]) -> Iterator[Target]:
