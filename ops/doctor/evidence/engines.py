@@ -52,6 +52,7 @@ def slot(path: Path) -> dict[str, Any]:
         "model": model,
         "slot": name,
         "unit": f"engine@{path.stem}.service",
+        "settings_at": path.stat().st_mtime,
         "port": port,
         "command": command,
         "command_there": bool(command) and Path(command).exists(),

@@ -74,26 +74,31 @@ def state(shown: dict[str, str], uptime: float) -> dict[str, Any]:
         "active_seconds": uptime - entered if shown.get("ActiveState") == "active" else None,
         "log": [],
         "log_before": [],
+        "log_before_at": 0.0,
     }
     young = (found["active_seconds"] or 0.0) < YOUNG_SECONDS
     engine = found["unit"].startswith("engine@")
     troubled = found["active"] not in ("active", "inactive") or found["result"] != "success"
     if troubled or (young and found["restarts"]) or (engine and found["active"] == "active"):
-        found["log"], found["log_before"] = logs(found["unit"], shown.get("InvocationID", ""))
+        invocation = shown.get("InvocationID", "")
+        found["log"], found["log_before"], found["log_before_at"] = logs(found["unit"], invocation)
     return found
 
 
-def logs(unit: str, invocation: str) -> tuple[list[str], list[str]]:
-    """Return the log of a unit's present or last run, and of the run before that.
+def logs(unit: str, invocation: str) -> tuple[list[str], list[str], float]:
+    """Return the log of a unit's present or last run, of the run before that, and when that began.
+
+    The moment is in seconds since 1970, 0 where there was no run before.
 
     Args:
         unit: The unit.
         invocation: systemd's id of the run that it is in now; empty where it is in none.
     """
-    fields = "MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,_PID"
+    fields = "MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,_PID"  # and always the moment
     words = ["journalctl", "-u", unit, "-b", "-o", "json", "-q", "--no-pager"]
     done = ask(*words, "-n", str(LOG_LINES), f"--output-fields={fields}", also_errors=False)
     runs: dict[str, list[str]] = {}
+    began: dict[str, float] = {}
     for line in done.lines:
         try:
             entry = json.loads(line)
@@ -104,10 +109,12 @@ def logs(unit: str, invocation: str) -> tuple[list[str], list[str]]:
         if entry.get("_PID") == "1" and not entry.get("INVOCATION_ID"):
             run = next(reversed(runs), "")
         runs.setdefault(run, []).extend(text_lines(entry.get("MESSAGE")))
+        began.setdefault(run, int(entry.get("__REALTIME_TIMESTAMP", 0)) / 1e6)
     last = list(runs)
     present = invocation if invocation in runs else (last[-1] if last else "")
-    before = [run for run in last if run != present]
-    return runs.get(present, [])[-MOST_LINES:], (runs[before[-1]][-MOST_LINES:] if before else [])
+    before = [run for run in last if run != present][-1:]
+    now = runs.get(present, [])[-MOST_LINES:]
+    return (now, runs[before[0]][-MOST_LINES:], began[before[0]]) if before else (now, [], 0.0)
 
 
 def text_lines(message: Any) -> list[str]:

@@ -147,7 +147,8 @@ def judge(host: str, evidence: Mapping[str, Any]) -> Iterator[Finding]:
     for slot in engines.get("slots", []):
         unit = units.get(slot["unit"], {"unit": slot["unit"], "active": "inactive", "sub": "dead",
                                         "result": "success", "restarts": 0, "log": [],
-                                        "log_before": [], "active_seconds": None})  # fmt: skip
+                                        "log_before": [], "log_before_at": 0.0,
+                                        "active_seconds": None})  # fmt: skip
         active = engines["fact"].get(slot["model"], {}).get("active") == slot["slot"]
         yield from _slot(host, slot, unit, active, evidence)
 
@@ -201,7 +202,7 @@ def _slot(
     stopped = unit["active"] == "inactive" and unit["result"] == "success"  # by a person
     if not stopped and (down or slot["answers"] is None):
         told = engine_logs.read_log(unit["log"])
-    if not told and not stopped and (down or _came_back(unit)):
+    if not told and not stopped and (down or _came_back(unit, slot)):
         told = engine_logs.read_log(unit["log_before"])
     severity = _severity(unit, slot, active)
     if told and not _same(sick, told):
@@ -216,11 +217,16 @@ def _slot(
         yield from _answers(host, slot, unit, known)
 
 
-def _came_back(unit: Mapping[str, Any]) -> bool:
-    """Whether it ended a moment ago and systemd, not a person who mended it, started it again."""
+def _came_back(unit: Mapping[str, Any], slot: Mapping[str, Any]) -> bool:
+    """Whether it ended a moment ago and systemd, not a person who mended it, started it again.
+
+    Where its settings changed since the run that ended began, somebody mended them, though systemd
+    may have been the quicker one to start it.
+    """
     young = (unit["active_seconds"] or 0.0) < YOUNG_SECONDS
     by_itself = any(AGAIN in line for line in unit["log_before"])
-    return bool(unit["restarts"] and young and by_itself)
+    mended = slot["settings_at"] > unit["log_before_at"] > 0
+    return bool(unit["restarts"] and young and by_itself and not mended)
 
 
 def _severity(unit: Mapping[str, Any], slot: Mapping[str, Any], active: bool) -> Severity:
@@ -331,6 +337,6 @@ def _answers(
         status = answers["token"] or "no answer"
         yield NO_TOKEN.found(host, name, f"POST /v1/completions: {status}", answers["said"],
                              status=status, why=why, **known)  # fmt: skip
-    if _came_back(unit) and answers is not None:
+    if _came_back(unit, slot) and answers is not None:
         line = f"NRestarts={unit['restarts']}, active for {seconds:.0f} s"
         yield CRASHES.found(host, name, line, *lines, restarts=unit["restarts"], **known)

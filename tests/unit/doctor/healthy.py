@@ -34,7 +34,8 @@ def unit(name: str, **more: Any) -> dict[str, Any]:
     """A unit that runs, and has for long."""
     return {"unit": name, "active": "active", "sub": "running", "result": "success", "restarts": 0,
             "status": 0, "pid": 100, "enabled": "enabled", "memory_max": "infinity",
-            "active_seconds": 90000.0, "log": [], "log_before": [], **more}  # fmt: skip
+            "active_seconds": 90000.0, "log": [], "log_before": [], "log_before_at": 0.0,
+            **more}  # fmt: skip
 
 
 UNITS = ("engine@chat-blue.service", "agent_app@8200.service", "nginx.service",
@@ -87,6 +88,7 @@ HEALTHY: dict[str, Any] = {
         "fact_complaint": "",
         "slots": [{
             "model": "chat", "slot": "blue", "unit": "engine@chat-blue.service", "port": "8100",
+            "settings_at": NOW - 1e6,
             "command": "/opt/vllm/0.32.0-cuda/bin/vllm", "command_there": True, "gpus": "0,1",
             "arguments": "serve /srv/models/chat/abc", "flags": {},
             "weights": {"path": "/srv/models/chat/abc", "there": True, "manifest": True,

@@ -320,3 +320,16 @@ def test_an_engine_that_crashed_and_came_back_by_itself_is_a_warning_with_its_ca
     of(healthy, ENGINE).update(restarts=1, active_seconds=30.0, log_before=lines)
     (found,) = findings(healthy)
     assert (found.case, found.severity) == ("cuda-out-of-memory-at-run", "warning")
+
+
+def test_an_engine_whose_settings_were_mended_is_well_though_systemd_started_it(
+    healthy: dict[str, Any],
+) -> None:
+    lines = ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", AGAIN]
+    of(healthy, ENGINE).update(
+        restarts=4, active_seconds=30.0, log_before=lines, log_before_at=NOW - 60
+    )
+    (found,) = findings(healthy)
+    assert found.case == "cuda-out-of-memory-at-load"
+    healthy["engines"]["slots"][0]["settings_at"] = NOW - 40
+    assert findings(healthy) == []
