@@ -32,8 +32,8 @@ LAB_PACKAGES = (
 SERVER_PACKAGES = ("postgresql", "redis-server", "prometheus", "prometheus-alertmanager")
 """They serve tests, which start their own; the packages' services stay disabled."""
 TEST_PACKAGES = (*SERVER_PACKAGES, "shellcheck", "nmap")
-JUDGE_PACKAGES = ("lynis", "testssl.sh")
-"""Judges of a converged host that are not Python's: tests/judges."""
+JUDGE_PACKAGES = ("lynis",)
+"""A judge of converged hosts that is shipped to them: tests/lab/judges."""
 BROWSER_PACKAGES = ("chromium",)
 """For the test of the app's page. Debian's only: Ubuntu's fetches a snap, so that there the
 test takes a browser that a person installed, and is skipped without one."""

@@ -35,7 +35,7 @@ class Archive:
 
     @contextmanager
     def offering(self, names: list[str]) -> Iterator["Archive"]:
-        """Install version 1 of each, offer version 2 as the distribution's security archive would."""
+        """Install version 1 of each, offer version 2 as a security archive would."""
         codename = self.lab.ssh(self.host, ". /etc/os-release; echo $VERSION_CODENAME")
         for name in names:
             self._build(name, "1")

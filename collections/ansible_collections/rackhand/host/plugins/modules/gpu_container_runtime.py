@@ -71,7 +71,6 @@ def merged(module: AnsibleModule, text: str) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of the module."""
-    os.umask(0o022)  # whatever the login's is
     module = AnsibleModule(
         argument_spec={
             "runtime": {"type": "str", "required": True, "choices": ["docker"]},
