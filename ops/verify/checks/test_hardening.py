@@ -306,7 +306,7 @@ def test_nothing_of_the_system_can_be_written_by_everyone(host: Connection) -> N
 
 
 def test_no_unknown_program_runs_as_its_owner(host: Connection) -> None:
-    found = host.run("find /usr /opt /srv -xdev -type f -perm /4000 -printf '%%f %%p\\n'").stdout
+    found = host.run("find /usr /opt /srv -xdev -type f -perm /4000 -printf '%f %p\\n'").stdout
     pairs = [line.split(" ", 1) for line in found.splitlines()]
     unknown = [path for name, path in pairs if name not in KNOWN_SETUID]
     assert not unknown, f"setuid: {', '.join(unknown)}\ncure: chmod u-s, or find out what it is"
