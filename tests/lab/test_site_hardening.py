@@ -1,6 +1,6 @@
 """Role hardening on hosts that serve: what a second host can reach, who is shut out, what updates.
 
-The labs are those that test_site.py converges, before or after it.
+The labs are those that test_site.py has just converged.
 """
 
 import json
@@ -22,8 +22,9 @@ from ops.verify.ports import fleet_ports, ssh_ports, world_ports
 pytestmark = pytest.mark.lab
 
 SCANNED = "1-10000"
+SSHD = "/etc/ssh/sshd_config.d/00-rackhand.conf"
 SPOILT = (
-    *("4444/tcp to everyone", "passwordauthentication yes", "/etc/crontab", "/etc/shadow"),
+    *("4444/tcp to everyone", "passwordauthentication yes", "/etc/ssh/sshd_config", "/etc/shadow"),
     *("accept_redirects is 1", "fail2ban.service is inactive"),
 )
 
@@ -108,13 +109,14 @@ def test_verify_names_what_is_spoilt_and_the_cure(stack: Stack) -> None:
     host = stack.fleet.hosts[0].name
     spoil = (
         "nft insert rule inet rackhand input tcp dport 4444 accept; "
-        "echo 'PasswordAuthentication yes' >/etc/ssh/sshd_config.d/000-x.conf; "
-        "chmod 644 /etc/crontab /etc/shadow; "
+        f"sed -i 's/^PasswordAuthentication no/PasswordAuthentication yes/' {SSHD}; "
+        "chmod 644 /etc/ssh/sshd_config /etc/shadow; "
         "sysctl -qw net.ipv4.conf.all.accept_redirects=1; "
         "systemctl stop fail2ban"
     )
     mend = (
-        "rm /etc/ssh/sshd_config.d/000-x.conf; chmod 600 /etc/crontab; chmod 640 /etc/shadow; "
+        f"sed -i 's/^PasswordAuthentication yes/PasswordAuthentication no/' {SSHD}; "
+        "chmod 600 /etc/ssh/sshd_config; chmod 640 /etc/shadow; "
         "sysctl -qw net.ipv4.conf.all.accept_redirects=0; "
         "systemctl reload rackhand-firewall; systemctl start fail2ban"
     )
