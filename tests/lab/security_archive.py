@@ -28,13 +28,11 @@ class Archive:
         scratch: a folder of this machine.
     """
 
-    options = ""
-
     def __init__(self, lab: Lab, host: str, scratch: Path) -> None:
         self.lab, self.host, self.scratch = lab, host, scratch
 
     @contextmanager
-    def offering(self, names: list[str]) -> Iterator["Archive"]:
+    def offering(self, names: list[str]) -> Iterator[None]:
         """Install version 1 of each, offer version 2 as a security archive would."""
         codename = self.lab.ssh(self.host, ". /etc/os-release; echo $VERSION_CODENAME")
         for name in names:
@@ -52,7 +50,7 @@ class Archive:
         update += " -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0"
         self.lab.ssh(self.host, f"dpkg -i {old} && echo '{line}' >{SOURCES} && {update}")
         try:
-            yield self
+            yield
         finally:
             purge = f"dpkg -P {' '.join(names)}; rm -rf {FOLDER} {SOURCES}"
             self.lab.ssh(self.host, f"{purge} /var/lib/apt/lists/*_security-archive_*")
