@@ -322,11 +322,11 @@ def test_sudo_is_sound_and_uses_a_terminal_of_its_own(host: Connection, target: 
     assert re.search(r"^Defaults\s.*use_pty", rules, re.MULTILINE), f"no use_pty\n{CURE}"
 
 
-def test_what_people_create_is_theirs(host: Connection, target: Host) -> None:
+def test_nobody_else_may_write_what_people_create(host: Connection, target: Host) -> None:
     skip_unless(target, "accounts")
     found = re.search(r"^UMASK\s+(\d+)", ask(host, "cat /etc/login.defs"), re.MULTILINE)
     mask = int(found.group(1), 8) if found else 0
-    assert mask & 0o007 == 0o007, f"login.defs has UMASK {mask:03o}\n{CURE}"
+    assert mask & 0o022 == 0o022, f"login.defs has UMASK {mask:03o}\n{CURE}"
 
 
 def test_a_banner_stands_before_the_login(host: Connection, target: Host) -> None:
