@@ -31,7 +31,9 @@ LAB_PACKAGES = (
 )
 SERVER_PACKAGES = ("postgresql", "redis-server", "prometheus", "prometheus-alertmanager")
 """They serve tests, which start their own; the packages' services stay disabled."""
-TEST_PACKAGES = (*SERVER_PACKAGES, "shellcheck")
+TEST_PACKAGES = (*SERVER_PACKAGES, "shellcheck", "nmap")
+JUDGE_PACKAGES = ("lynis",)
+"""A judge of converged hosts that is shipped to them: tests/lab/judges."""
 BROWSER_PACKAGES = ("chromium",)
 """For the test of the app's page. Debian's only: Ubuntu's fetches a snap, so that there the
 test takes a browser that a person installed, and is skipped without one."""
@@ -67,7 +69,8 @@ def packages_for_tests() -> tuple[str, ...]:
         debian = platform.freedesktop_os_release()["ID"] == "debian"
     except OSError:
         debian = False
-    return (*TEST_PACKAGES, *BROWSER_PACKAGES) if debian else TEST_PACKAGES
+    always = (*TEST_PACKAGES, *JUDGE_PACKAGES)
+    return (*always, *BROWSER_PACKAGES) if debian else always
 
 
 def complain(message: str, cure: str) -> int:

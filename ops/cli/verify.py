@@ -22,6 +22,9 @@ def verify(
     parts: Annotated[
         list[str] | None, typer.Argument(help="Only these: redis edge ... Default: all.")
     ] = None,
+    hardening: Annotated[
+        bool, typer.Option("--hardening", help="Only how hosts are hardened: docs/hardening.md.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit file.")] = None,
     as_json: Json = False,
     ca_file: Annotated[
@@ -46,7 +49,7 @@ def verify(
     with errors.status("connecting") as status:
         report = run_checks(
             fleet,
-            parts=parts or (),
+            parts=[*(parts or ()), *(["hardening"] if hardening else [])],
             trusted=trusted_roots(inventory, ca_file),
             junit=junit,
             seen=lambda result: status.update(f"{result.host}  {result.part}: {result.check}"),

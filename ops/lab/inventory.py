@@ -91,6 +91,8 @@ def variables(plan: LabPlan, model: Path) -> dict[str, Any]:
         "remediator_offline": True,
         # As the demo model learned them: examples.py of its trainer.
         "agent_app_knowledge": {"passage_characters": 400, "overlap_characters": 0, "results": 3},
+        # This machine is every client of the lab at once.
+        "hardening_fail2ban_ignore": [plan.gateway],
         "certbot_email": f"operator@{DOMAIN}",
         "certbot_acme_directory_url": f"https://{ACME_NAME}:{outside.ACME_PORT}/dir",
         "certbot_acme_ca_file": str(plan.paths.authority / outside.CA_FILE),

@@ -1,9 +1,16 @@
 """Which sockets of a host may be open beyond its loopback."""
 
+import json
+import os
+import re
+import subprocess
 from pathlib import Path
 
+from ops.fleet import load
 from ops.fleet.model import Fleet, Host, Model
+from ops.places import ROOT
 from ops.verify.checks.test_base import allowed_listeners
+from ops.verify.ports import fleet_ports, world_ports
 
 DEMO = Model("demo", "hf://x/demo", "r1", 0)
 GROUPS = {"front": "edge agent", "gpu1": "gpu", "data1": "data", "watch1": "monitoring"}
@@ -34,3 +41,23 @@ def test_without_a_monitoring_host_no_exporter_may_be_there() -> None:
     whole = fleet("front", "gpu1", "data1")
     assert ports(whole, "front") == {8200, 8201, 8300, 8301}
     assert ports(whole, "data1") == {5432, 6379, 6380}
+
+
+def test_the_playbooks_open_the_ports_that_verify_expects() -> None:
+    inventory = ROOT / "inventories" / "fleet"
+    told = "{{ [hardening_firewall_fleet_ports, hardening_firewall_world_ports] }}"
+    command = ["ansible", "all", "-i", str(inventory), "--playbook-dir", "playbooks"]
+    done = subprocess.run(
+        [*command, "-c", "local", "-m", "debug", "-a", f"msg={told}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = dict(re.findall(r"^(\S+) \| SUCCESS => (\{.*?^\})", done.stdout, re.M | re.S))
+    whole = load(inventory)
+    for host in whole.hosts:
+        fleets, world = json.loads(found[host.name])["msg"]
+        assert set(fleets) == fleet_ports(whole, host)
+        assert set(world) == world_ports(host)

@@ -149,6 +149,7 @@ def lines(packages: dict[str, str]) -> str:
 
 def main() -> None:
     """Entry point of the module."""
+    os.umask(0o022)  # whatever the login's is
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "dict", "required": True},

@@ -354,6 +354,7 @@ def is_ubuntu() -> bool:
 
 def main() -> None:
     """Entry point of the module."""
+    os.umask(0o022)  # whatever the login's is
     text = {"type": "str", "default": ""}
     names = {"type": "list", "elements": "str", "default": []}
     yes_or_no = {"type": "bool", "default": False}

@@ -154,6 +154,7 @@ class Builder:
 
 def main() -> None:
     """Entry point of the module."""
+    os.umask(0o022)  # whatever the login's is
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},

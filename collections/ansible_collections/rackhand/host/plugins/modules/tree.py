@@ -351,6 +351,9 @@ def missing_packages(module: AnsibleModule, names: list[str]) -> list[str]:
 
 def main() -> None:
     """Entry point of the module."""
+    os.umask(
+        0o022
+    )  # a hardened host's own is stricter: services could not read what is made for them
     module = AnsibleModule(
         argument_spec={
             # no_log would hide every path of the result; contents of secrets never reach it.

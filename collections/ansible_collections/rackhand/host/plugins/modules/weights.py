@@ -149,6 +149,7 @@ class Staging:
 
 def main() -> None:
     """Entry point of the module."""
+    os.umask(0o022)  # whatever the login's is
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
