@@ -19,8 +19,8 @@ PROMPTS = ("prompt", "prompt_ask_vault_pass")
 def open_vault() -> Any:
     """Return a DataLoader of Ansible that has the vault passwords.
 
-    They come from where `ansible-playbook` in this checkout takes them: `ANSIBLE_VAULT_PASSWORD_FILE`,
-    `ANSIBLE_VAULT_IDENTITY_LIST`, `ansible.cfg`.
+    They come from where `ansible-playbook` in this checkout takes them:
+    `ANSIBLE_VAULT_PASSWORD_FILE`, `ANSIBLE_VAULT_IDENTITY_LIST`, `ansible.cfg`.
 
     Raises:
         InputError: A file of them is missing or empty.

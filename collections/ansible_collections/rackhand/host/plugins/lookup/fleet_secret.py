@@ -14,12 +14,16 @@ options:
   _terms: {description: "The secret's name.", required: true}
   folder: {description: Folder of the control machine., type: path, required: true}
   length: {description: Letters and digits of a new one., type: int, default: 40}
-  accepted:
+  give:
     description:
-      - Return a list of all values that hold now, the one in use first. Two while C(ops secrets rotate)
-        is at work.
-    type: bool
-    default: false
+      - C(used), the value to show. C(accepted), a list of those that hold now, the used one first; two
+        while C(ops secrets rotate) is at work. C(other), the second of them or an empty text.
+        C(other_or_retired), the same, and otherwise the value before the last rotation.
+      - C(turn) is which of two logins, 0 or 1, has the used value, and C(by_turn) the list of both logins'
+        values, empty for one that nobody may use.
+    type: str
+    choices: [used, accepted, other, other_or_retired, turn, by_turn]
+    default: used
 """
 
 import secrets
@@ -32,10 +36,21 @@ from ansible.plugins.lookup import LookupBase
 from ansible_collections.rackhand.host.plugins.plugin_utils.secret_store import (
     SecretStoreError,
     accepted,
+    by_turn,
+    other,
+    turn,
     used,
 )
 from ansible_collections.rackhand.host.plugins.plugin_utils.vault_secrets import store_of
 
+GIVE = {
+    "used": used,
+    "accepted": accepted,
+    "other": other,
+    "turn": turn,
+    "by_turn": by_turn,
+    "other_or_retired": lambda entry: other(entry) or entry.get("retired", ""),
+}
 ALPHABET = string.ascii_letters + string.digits
 
 
@@ -56,6 +71,6 @@ class LookupModule(LookupBase):
             entries = [store.ensure(term, lambda: make_password(length)) for term in terms]
         except SecretStoreError as error:
             raise AnsibleLookupError(str(error)) from error
-        return [
-            accepted(entry) if self.get_option("accepted") else used(entry) for entry in entries
-        ]
+        give = GIVE[str(self.get_option("give"))]
+        # A list within the list, or Ansible would join several values into one text.
+        return [give(entry) for entry in entries]

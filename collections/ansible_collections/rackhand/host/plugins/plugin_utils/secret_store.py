@@ -25,13 +25,15 @@ CLEAR_PASSWORDS = (
 )
 CLEAR_KEYS = ("remediator_ssh_key",)
 CLEAR_TLS = ("tls/*.crt", "tls/*.key")
-WHOSE_PASSWORD = (
+OPENED_BY = (
     "use the vault password of whoever set the fleet up: docs/secrets.md tells where it lies; "
     "nothing was changed or made anew"
 )
 
 Entry = dict[str, Any]
-"""`value`; `made` (RFC 3339); while it is rotated `next` and `stage`, afterwards maybe `previous`."""
+"""`value`; `made` (RFC 3339); `next`, which is to follow it, and the `stage` of that: nothing,
+`both` (whoever checks it takes both), `switched` (whoever shows it shows the next); `retired`,
+which was before it; `turns`, how often it was replaced."""
 Entries = dict[str, Entry]
 
 _READ: dict[Path, tuple[tuple[int, int, int], Entries]] = {}
@@ -47,10 +49,27 @@ def used(entry: Entry) -> str:
     return str(entry["next"] if entry.get("stage") == "switched" else entry["value"])
 
 
+def other(entry: Entry) -> str:
+    """Return the value beside the used one that holds while it is rotated, empty otherwise."""
+    if not entry.get("stage"):
+        return ""
+    return str(entry["value"] if entry["stage"] == "switched" else entry["next"])
+
+
 def accepted(entry: Entry) -> list[str]:
     """Return all values that whoever checks a secret takes now, the used one first."""
-    others = [entry.get(name) for name in ("value", "next", "previous")]
-    return list(dict.fromkeys([used(entry), *(str(other) for other in others if other)]))
+    return [value for value in (used(entry), other(entry)) if value]
+
+
+def turn(entry: Entry) -> int:
+    """Return which of two logins, 0 or 1, shows the used value: they take turns."""
+    return (int(entry.get("turns", 0)) + (entry.get("stage") == "switched")) % 2
+
+
+def by_turn(entry: Entry) -> list[str]:
+    """Return the values of both logins, empty for one that nobody may use."""
+    found = [used(entry), other(entry)]
+    return found if turn(entry) == 0 else found[::-1]
 
 
 def new_entry(value: str) -> Entry:
@@ -144,7 +163,7 @@ class SecretStore:
 
         if not self._secrets:
             raise SecretStoreError(
-                f"{self.path} is encrypted and no vault password is given. Cure: {WHOSE_PASSWORD}"
+                f"{self.path} is encrypted and no vault password is given. Cure: {OPENED_BY}"
             )
         try:
             opened: tuple[bytes, str, Any] = VaultLib(self._secrets).decrypt_and_get_vault_id(
@@ -152,7 +171,7 @@ class SecretStore:
             )
         except AnsibleError as error:
             raise SecretStoreError(
-                f"no vault password that is given opens {self.path}. Cure: {WHOSE_PASSWORD}"
+                f"no vault password that is given opens {self.path}. Cure: {OPENED_BY}"
             ) from error
         return opened
 
@@ -198,9 +217,9 @@ class SecretStore:
                 clear[name] = before[name]
                 continue
             raise SecretStoreError(
-                f"{self.folder / name} holds another value than {self.path}: a checkout from before "
-                "the encrypted file made it. Cure: delete it, and then run site.yml; the hosts take "
-                "up the encrypted one"
+                f"{self.folder / name} holds another value than {self.path}: an older checkout "
+                "made it. Cure: delete it, and then run site.yml; the hosts take up the encrypted "
+                "one"
             )
 
     def _tidy(self, clear: Entries) -> None:
