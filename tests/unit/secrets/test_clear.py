@@ -1,4 +1,4 @@
-"""Secrets in clear in an inventory are named with their file; vaulted ones and templates are not."""
+"""Secrets in clear in an inventory are named with their file; vaulted ones are not."""
 
 from pathlib import Path
 
