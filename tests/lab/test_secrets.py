@@ -1,4 +1,4 @@
-"""The fleet's secrets: encrypted where they are kept, replaced under load, whoever dies meanwhile."""
+"""The fleet's secrets: encrypted where they lie, replaced under load, whoever dies meanwhile."""
 
 import os
 import subprocess
