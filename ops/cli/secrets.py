@@ -32,7 +32,7 @@ def list_(inventory: Inventory, as_json: Json = False) -> None:
 
     Example: ops secrets list -i inventories/example
     """
-    from ops.cli.output import print_json, print_table
+    from ops.cli.output import minute, print_json, print_table
     from ops.secrets.listing import rows
 
     found = rows(inventory)
@@ -40,7 +40,8 @@ def list_(inventory: Inventory, as_json: Json = False) -> None:
         print_json(found)
         return
     columns = {"name": "secret", "made": "made", "where": "opens", "how": "how it is replaced"}
-    print_table(found, columns, right=frozenset())
+    shown = [{**row, "made": minute(row["made"])} for row in found]
+    print_table(shown, columns, right=frozenset())
 
 
 @app.command()

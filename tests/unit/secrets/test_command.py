@@ -22,7 +22,7 @@ def inventory(tmp_path: Path) -> Path:
 
 
 def test_a_list_names_all_and_shows_none(inventory: Path) -> None:
-    said = CliRunner().invoke(app, ["list", "-i", str(inventory)])
+    said = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["list", "-i", str(inventory)])
     assert said.exit_code == 0
     for name in ("redis_agent_app", "audit_secret", "tls/ca.crt", "from_a_later_checkout"):
         assert name in said.output
