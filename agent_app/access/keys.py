@@ -43,12 +43,14 @@ class Digester:
 
     Args:
         secret: The HMAC's key, at least 16 characters.
+        other: One that it follows, or that is to follow it; empty for none. Keys that were made
+            with it are good, too, and are kept under `secret` once they are used.
 
     Raises:
         ConfigError: The secret is empty or short.
     """
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, other: str = "") -> None:
         if len(secret) < SECRET_CHARACTERS:
             raise ConfigError(
                 f"key_secret is shorter than {SECRET_CHARACTERS} characters",
@@ -56,10 +58,17 @@ class Digester:
                 cure="write 32 random bytes in hex into it (openssl rand -hex 32)",
             )
         self._secret = secret.encode()
+        self._other = other.encode()
 
     def digest(self, key: str) -> str:
         """Return the HMAC-SHA256 of a key, in hex."""
         return hmac.new(self._secret, key.encode(), hashlib.sha256).hexdigest()
+
+    def other_digest(self, key: str) -> str:
+        """Return the same by the other secret, empty where there is none."""
+        if not self._other:
+            return ""
+        return hmac.new(self._other, key.encode(), hashlib.sha256).hexdigest()
 
 
 def make_key() -> str:
@@ -86,7 +95,7 @@ class Keyring:
         digest = self._digester.digest(presented)
         found = self._cache.get(digest)
         if found is None or found[0] < time.monotonic():
-            found = (time.monotonic() + CACHE_SECONDS, await self._load(digest))
+            found = (time.monotonic() + CACHE_SECONDS, await self._load(digest, presented))
             if len(self._cache) >= CACHE_ENTRIES:
                 self._cache.clear()
             self._cache[digest] = found
@@ -107,20 +116,25 @@ class Keyring:
             raise _refused()
         return _key(row)
 
-    async def _load(self, digest: str) -> Key:
+    async def _load(self, digest: str, presented: str) -> Key:
         self._cache.pop(digest, None)
+        values = {"digest": digest, "other": self._digester.other_digest(presented)}
         async with database_errors(), self._pool.connection() as connection:
-            cursor = await connection.execute(_LOAD, {"digest": digest})
+            cursor = await connection.execute(_LOAD, values)
             row = await cursor.fetchone()
         if row is None or not hmac.compare_digest(row["matched"], digest):
             raise _refused()
         return _key(row)
 
 
-# After a rotation the secret before it opens the same key until its overlap ends.
+# After a rotation of the key the one before it opens the same until its overlap ends. After one of
+# the HMAC's secret what was made with the secret before it is kept by the new one from now on.
 _LOAD = """
-UPDATE app.api_keys SET last_used_at = now()
-WHERE (digest = %(digest)s OR (previous_digest = %(digest)s AND previous_until > now()))
+UPDATE app.api_keys SET last_used_at = now(),
+    digest = CASE digest WHEN %(other)s THEN %(digest)s ELSE digest END,
+    previous_digest = CASE previous_digest WHEN %(other)s THEN %(digest)s ELSE previous_digest END
+WHERE (digest IN (%(digest)s, %(other)s)
+        OR (previous_digest IN (%(digest)s, %(other)s) AND previous_until > now()))
     AND revoked_at IS NULL
 RETURNING *,
     CASE WHEN digest = %(digest)s THEN digest ELSE previous_digest END AS matched,

@@ -26,7 +26,7 @@ from agent_app.api.outside import make_cache, make_embeddings, make_router
 from agent_app.api.services import Services
 from agent_app.audit.sealer import Sealer
 from agent_app.audit.vault import Vault
-from agent_app.config import Config, Limits, read_secret
+from agent_app.config import Config, Limits, read_other, read_secret
 from agent_app.errors import AgentAppError, ConfigError
 from agent_app.jobs.assembly import start_background
 from agent_app.knowledge.search import Knowledge
@@ -74,7 +74,7 @@ def read_secrets(config: Config) -> Secrets:
         ConfigError: One is missing or unfit.
     """
     return Secrets(
-        Digester(read_secret("key_secret")),
+        Digester(read_secret("key_secret"), read_other("key_secret")),
         Vault(read_secret("audit_secret")),
         read_secret("database_password"),
         read_secret("redis_password", required=False),

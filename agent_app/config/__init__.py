@@ -5,7 +5,7 @@ A module a section; a new section is a module, a field of `Config` and a line of
 
 from agent_app.config.approvals import ApprovalRules
 from agent_app.config.cache import Cache, SemanticCache
-from agent_app.config.credentials import read_secret
+from agent_app.config.credentials import read_other, read_secret
 from agent_app.config.data import Database, RedisUrls
 from agent_app.config.embeddings import Embeddings
 from agent_app.config.file import Config, load_config
@@ -40,5 +40,6 @@ __all__ = [
     "TicketTool",
     "Tools",
     "load_config",
+    "read_other",
     "read_secret",
 ]

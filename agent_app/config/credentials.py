@@ -41,3 +41,8 @@ def read_secret(name: str, *, required: bool = True) -> str:
         raise ConfigError("missing or empty", place=str(path), cure=f"write {name} into it")
     hide(secret)
     return secret
+
+
+def read_other(name: str) -> str:
+    """Return the value of a credential that holds beside it while it is rotated, or ""."""
+    return read_secret(f"{name}_other", required=False)

@@ -49,6 +49,8 @@ COMMANDS = {
     "remediate": Entry("ops.cli.remediate", "What remediation does, did and would do."),
     "driver": Entry("ops.cli.driver", "Show and move the hosts' GPU drivers."),
     "gpu-exporter": Entry("ops.cli.gpu_exporter", "Serve metrics of this machine's GPUs."),
+    "certs": Entry("ops.cli.certs", "List the fleet's certificates and what is left of each."),
+    "secrets": Entry("ops.cli.secrets", "List, show and rotate the fleet's own secrets."),
     "keys": Entry("ops.cli.keys", "Make, limit, rotate, revoke and erase API keys."),
     "usage": Entry("ops.cli.usage", "Show what keys used: requests, tokens, engine seconds."),
     "kb": Entry("ops.cli.kb", "Fill and search the agent's knowledge base."),

@@ -31,7 +31,12 @@ def provision(
     """
     from rich.console import Console  # heavy
 
+    from ops.cli.output import tell
     from ops.playbook.provision import provision as provision_fleet
+    from ops.secrets.clear import CURE, in_clear
+
+    for secret in in_clear(inventory):
+        tell(f"warning: {secret.name} stands in clear in {secret.path}\n  cure:  {CURE}")
 
     arguments = [flag for flag, on in (("--check", check), ("--diff", diff)) if on]
     for name, value in (("--tags", tags), ("--limit", limit)):

@@ -56,12 +56,13 @@ def load(inventory: Path) -> Fleet:
 
 def rendered_variables(inventory: Path) -> dict[str, dict[str, Any]]:
     """Return each host's variables as a play would see them, `group_names` included."""
+    from ops.secrets.vault import open_vault
+
+    loader = open_vault()
     from ansible.inventory.manager import InventoryManager  # 0.4 s of import
-    from ansible.parsing.dataloader import DataLoader
     from ansible.template import Templar
     from ansible.vars.manager import VariableManager
 
-    loader = DataLoader()
     manager = InventoryManager(loader=loader, sources=[str(inventory)])
     known = VariableManager(loader=loader, inventory=manager)
     rendered = {}

@@ -19,6 +19,7 @@ KINDS = {
     "host": "ops.restarts.host_steps",
     "inventory": "ops.models.inventory",
     "restart": "ops.restarts.engine_steps",
+    "secrets": "ops.secrets.steps",
     "weights": "ops.weights.steps",
 }
 """By the part of a step's kind before the dot: the module that has `KINDS`, class by whole kind."""

@@ -16,6 +16,8 @@ from stack import Lab, Stack, run_site
 from stand_in_stack import stand_in_stack
 from watched import Watched, assert_told_once_and_resolved, cause, receivers, write
 
+from ops.secrets.vault import read_secrets
+
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(900)]
 
 FAULTS = "/etc/engine/faults"
@@ -276,5 +278,5 @@ def test_the_sandboxes_hold(stack: Stack) -> None:
 def test_no_secret_is_in_a_log_a_diff_or_a_process_list(stack: Stack, watched: Watched) -> None:
     found = stack.lab.ssh("node1", "journalctl --no-pager | cat; ps axww -o args")
     assert "a-token-of-the-test" not in found
-    password: Any = (stack.lab.inventory / ".secrets/redis_monitor").read_text().strip()
+    password: Any = read_secrets(stack.lab.inventory)["redis_monitor"]["value"]
     assert password not in found

@@ -23,6 +23,7 @@ from ops.lab.fleet_plan import require_plan
 from ops.monitoring import prometheus
 from ops.report.answers import Answers, collect
 from ops.report.question import Question
+from ops.secrets.vault import read_secrets
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -180,7 +181,7 @@ def test_with_a_repository_it_runs_on_loopback_with_its_password(
     assert first.status == 0, first.output[-4000:]
     again = play(stack, "--diff", *settings(repository))
     assert (again.status, again.total("changed")) == (0, 0), again.output[-4000:]
-    secret = (stack.lab.inventory / ".secrets/grafana_admin").read_text().strip()
+    secret = read_secrets(stack.lab.inventory)["grafana_admin"]["value"]
     answer = json.loads(
         on_watch(stack, "curl -sf --retry 5 --retry-connrefused http://127.0.0.1:3000")
     )

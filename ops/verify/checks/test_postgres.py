@@ -9,6 +9,8 @@ from ops.fleet import Fleet
 from ops.verify.probes import ask, assert_listens_only_at, assert_unit_runs
 
 GROUPS = ("data",)
+LOGINS = {"rackhand_owner", "agent_app", "agent_app_b"}
+LOOPBACK = ("127.0.0.1", "::1")
 SCHEMAS = ("app", "audit", "analytics", "checkpoints")
 
 
@@ -82,6 +84,41 @@ def test_the_app_has_no_right_beyond_its_rows(host: Connection) -> None:
         "SELECT nspname FROM pg_namespace WHERE has_schema_privilege('agent_app', oid, 'CREATE')",
     )
     assert not [name for name in creates if not name.startswith("pg_temp")], creates
+
+
+def test_only_our_roles_enter_over_the_network_and_no_superuser_does(
+    host: Connection, fleet: Fleet
+) -> None:
+    rules = sql(
+        host,
+        "SELECT type, unnest(user_name), array_to_string(database, ','), address "
+        "FROM pg_hba_file_rules WHERE type <> 'local'",
+    )
+    found = [rule.split("|") for rule in rules]
+    strangers = {user for _, user, _, _ in found} - LOGINS
+    assert not strangers, f"pg_hba.conf lets in over the network: {', '.join(sorted(strangers))}"
+    assert {database for _, _, database, _ in found} == {"rackhand"}
+    clear = [rule for rule in found if rule[0] != "hostssl" and rule[3] not in LOOPBACK]
+    assert not clear, f"without TLS: {clear}"
+    rows = sql(host, "SELECT rolname FROM pg_roles WHERE rolsuper AND rolcanlogin")
+    assert rows == ["postgres"], f"superusers: {', '.join(rows)}"
+
+
+def test_the_apps_logins_are_one_role_and_leave_connections_to_others(host: Connection) -> None:
+    rows = sql(
+        host,
+        "SELECT rolname, rolpassword IS NOT NULL, "
+        "rolconnlimit BETWEEN 1 AND current_setting('max_connections')::int - 1, "
+        "pg_has_role(rolname, 'agent_app', 'MEMBER') "
+        "FROM pg_authid WHERE rolname IN ('agent_app', 'agent_app_b')",
+    )
+    found = {row.split("|")[0]: row.split("|")[1:] for row in rows}
+    assert {name: rest[1:] for name, rest in found.items()} == {
+        "agent_app": ["t", "t"],
+        "agent_app_b": ["t", "t"],
+    }
+    open_ones = [name for name, rest in found.items() if rest[0] == "t"]
+    assert len(open_ones) == 1, f"logins with a password: {open_ones}\ncure: ops history"
 
 
 def test_the_app_cannot_change_the_audit(host: Connection) -> None:

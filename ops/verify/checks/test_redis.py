@@ -55,6 +55,34 @@ def test_the_state_is_never_evicted_and_is_on_disk(host: Connection) -> None:
 
 
 @each_instance
+def test_each_user_may_what_it_needs_and_passwords_are_hashes(
+    host: Connection, name: str, port: int
+) -> None:
+    lines = ask(host, "cat %s", f"/etc/redis/{name}.acl").splitlines()
+    users = {words[1]: words[2:] for line in lines if (words := line.split())}
+    assert users.pop("default") == ["off"], "user default is not off"
+    assert {"agent_app", "reloader"} <= users.keys() <= {"agent_app", "monitor", "reloader"}
+    for user, rules in users.items():
+        loose = [rule for rule in rules if rule.startswith(">") or rule == "nopass"]
+        assert not loose, f"{user} has a password in clear, or none"
+        assert any(rule.startswith("#") for rule in rules), f"{user} has no password"
+        if user == "agent_app":
+            assert {"-@admin", "-@dangerous"} <= set(rules)
+        else:
+            assert {"resetkeys", "-@all"} <= set(rules), f"{user} may more than it needs"
+
+
+@each_instance
+def test_hosts_speak_tls_with_it_and_nothing_else(
+    host: Connection, name: str, port: int, fleet: Fleet
+) -> None:
+    found = settings(host, name)
+    assert found["protected-mode"] == "yes"
+    if not fleet.single:
+        assert (found["port"], found["tls-port"]) == ("0", str(port))
+
+
+@each_instance
 def test_no_one_enters_without_a_password(
     host: Connection, name: str, port: int, address: str, fleet: Fleet
 ) -> None:

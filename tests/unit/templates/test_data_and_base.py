@@ -10,7 +10,13 @@ METAL = {**BOOKWORM, "virtualization_type": "kvm", "virtualization_role": "guest
 
 
 def redis(instance: str, facts: dict[str, str] = BOOKWORM, **variables: Any) -> tuple[str, str]:
-    role = Role("redis", facts, redis_agent_app_password="app-secret", **variables)
+    role = Role(
+        "redis",
+        facts,
+        redis_agent_app_password="app-secret",
+        redis_reloader_password="reload-secret",
+        **variables,
+    )
     item = role.value(f"__redis_{instance}")
     return role.render("redis.conf.j2", item=item), role.render("users.acl.j2", item=item)
 

@@ -119,7 +119,9 @@ def test_prometheus_cannot_be_stopped_over_http() -> None:
 
 def test_redis_has_a_user_that_sees_no_key_and_only_where_somebody_watches() -> None:
     def acl(facts: dict[str, str], **more: Any) -> str:
-        return Role("redis", facts, redis_agent_app_password="a", **more).render("users.acl.j2")
+        return Role(
+            "redis", facts, redis_agent_app_password="a", redis_reloader_password="r", **more
+        ).render("users.acl.j2")
 
     assert "monitor" not in acl(BOOKWORM)
     line = acl(BOOKWORM, redis_monitor_password="secret").splitlines()[-1]

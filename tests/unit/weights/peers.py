@@ -53,9 +53,13 @@ class Pair:
         seal(str(self.root / "building"), str(self.source), "hf://org/name", files)
         from ansible_collections.rackhand.host.plugins.lookup.fleet_certificate import Authority
 
-        authority = Authority(self.root / "tls")
+        authority = Authority({})
         authority.ensure_ca()
         authority.ensure_host("gpu1", [ADDRESS, "gpu1"])
+        for name, entry in authority.entries.items():
+            path = self.root / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(entry["value"])
 
     @property
     def source(self) -> Path:

@@ -1,5 +1,5 @@
 # Copyright: the Rackhand founders
-"""A host's certificate from the fleet's own CA, made once and kept on the control machine."""
+"""A host's certificate from the fleet's own CA, made once and kept encrypted on the control machine."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ name: fleet_certificate
 short_description: A host's certificate from the fleet's own CA
 description:
   - Traffic between hosts is encrypted with certificates of a CA that only this fleet has. The CA and
-    the hosts' keys lie in a folder of the control machine, each file with mode 0600.
+    the hosts' keys are among the fleet's secrets on the control machine.
   - A certificate is made anew when it is missing, names other addresses, or has under 30 days left.
 options:
   _terms: {description: "One of ca, certificate, key."}
-  folder: {description: Folder of the control machine., type: path, required: true}
+  folder: {description: Folder of the fleet's secrets., type: path, required: true}
   host: {description: The host's name., type: str}
   addresses: {description: Names and addresses that the certificate is valid for., type: list, elements: str}
 """
 
 import datetime
-import fcntl
 import ipaddress
-import os
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.rackhand.host.plugins.plugin_utils.secret_store import (
+    Entry,
+    SecretStoreError,
+    accepted,
+    new_entry,
+    used,
+)
+from ansible_collections.rackhand.host.plugins.plugin_utils.vault_secrets import store_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -51,23 +58,18 @@ def name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner reads, in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+def key_text(key: ec.EllipticCurvePrivateKey) -> str:
     """PEM of a private key."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
-    )
+    ).decode("ascii")
+
+
+def certificate_text(certificate: x509.Certificate) -> str:
+    """PEM of a certificate."""
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
 def builder(subject: str, issuer: x509.Name, key: Any, days: int) -> x509.CertificateBuilder:
@@ -84,36 +86,56 @@ def builder(subject: str, issuer: x509.Name, key: Any, days: int) -> x509.Certif
     )
 
 
-class Authority:
-    """The fleet's CA in one folder."""
+CA_CERTIFICATE, CA_KEY = "tls/ca.crt", "tls/ca.key"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+def host_names(host: str) -> tuple[str, str]:
+    """Name a host's certificate and key among the secrets."""
+    return f"tls/{host}.crt", f"tls/{host}.key"
+
+
+def make_ca() -> tuple[str, str]:
+    """Return certificate and key of a new CA, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        builder("Rackhand fleet CA", name("Rackhand fleet CA"), key.public_key(), CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(CA_USAGE, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate_text(certificate), key_text(key)
+
+
+class Authority:
+    """The fleet's CA among the fleet's secrets.
+
+    Args:
+        entries: The secrets; what is made is added to them.
+    """
+
+    def __init__(self, entries: MutableMapping[str, Entry]) -> None:
+        self.entries = entries
 
     def ensure_ca(self) -> None:
         """Make the CA once."""
-        if (self.folder / "ca.crt").exists():
-            return
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            builder("Rackhand fleet CA", name("Rackhand fleet CA"), key.public_key(), CA_DAYS)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(CA_USAGE, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-            .sign(key, hashes.SHA256())
-        )
-        write_private(self.folder / "ca.key", key_bytes(key))
-        write_private(self.folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+        if CA_CERTIFICATE not in self.entries:
+            certificate, key = make_ca()
+            self.entries[CA_KEY] = new_entry(key)
+            self.entries[CA_CERTIFICATE] = new_entry(certificate)
 
     def ensure_host(self, host: str, addresses: list[str]) -> None:
-        """Make a host's certificate when it is missing, other, or about to lapse."""
-        if self.is_good(host, addresses):
+        """Make a host's certificate when it is missing, other, or about to lapse.
+
+        Raises:
+            AnsibleLookupError: The CA's key is not one that Rackhand made.
+        """
+        if is_good(self.entries, host, addresses):
             return
-        ca = x509.load_pem_x509_certificate((self.folder / "ca.crt").read_bytes())
-        ca_key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), None)
+        ca = x509.load_pem_x509_certificate(used(self.entries[CA_CERTIFICATE]).encode())
+        ca_key = serialization.load_pem_private_key(used(self.entries[CA_KEY]).encode(), None)
         if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-            raise AnsibleError(f"{self.folder}/ca.key is not the key that Rackhand made")
+            raise AnsibleLookupError(f"{CA_KEY} is not the key that Rackhand made")
         key = ec.generate_private_key(ec.SECP256R1())
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
@@ -126,30 +148,30 @@ class Authority:
             )
             .sign(ca_key, hashes.SHA256())
         )
-        write_private(self.folder / f"{host}.key", key_bytes(key))
-        write_private(
-            self.folder / f"{host}.crt", certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        certificate_name, key_name = host_names(host)
+        self.entries[key_name] = new_entry(key_text(key))
+        self.entries[certificate_name] = new_entry(certificate_text(certificate))
 
-    def is_good(self, host: str, addresses: list[str]) -> bool:
-        """Whether the host's files are there, its own CA's, for these addresses, and not lapsing."""
-        path = self.folder / f"{host}.crt"
-        if not path.exists() or not (self.folder / f"{host}.key").exists():
-            return False
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        ca = x509.load_pem_x509_certificate((self.folder / "ca.crt").read_bytes())
-        key = serialization.load_pem_private_key((self.folder / f"{host}.key").read_bytes(), None)
-        left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        try:
-            certificate.verify_directly_issued_by(ca)
-        except Exception:  # any kind of mismatch means: not this CA's
-            return False
-        return (
-            left.days >= RENEW_DAYS
-            and list(names) == alternatives(addresses)
-            and key.public_key() == certificate.public_key()
-        )
+
+def is_good(entries: Mapping[str, Entry], host: str, addresses: list[str]) -> bool:
+    """Whether a host's certificate is there, the CA's, for these addresses, and not lapsing."""
+    certificate_name, key_name = host_names(host)
+    if not {certificate_name, key_name, CA_CERTIFICATE} <= entries.keys():
+        return False
+    certificate = x509.load_pem_x509_certificate(used(entries[certificate_name]).encode())
+    ca = x509.load_pem_x509_certificate(used(entries[CA_CERTIFICATE]).encode())
+    key = serialization.load_pem_private_key(used(entries[key_name]).encode(), None)
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except Exception:  # any kind of mismatch means: not this CA's
+        return False
+    return (
+        left.days >= RENEW_DAYS
+        and list(names) == alternatives(addresses)
+        and key.public_key() == certificate.public_key()
+    )
 
 
 def alternatives(addresses: list[str]) -> list[x509.GeneralName]:
@@ -167,15 +189,24 @@ class LookupModule(LookupBase):
     """`lookup('rackhand.host.fleet_certificate', 'key', folder=…, host=…, addresses=[…])`."""
 
     def run(self, terms: list[str], variables: Any = None, **kwargs: Any) -> list[str]:
-        """Return the PEM texts that the terms name."""
+        """Return the PEM texts that the terms name; `ca` has two while the CA is rotated."""
         self.set_options(var_options=variables, direct=kwargs)
-        folder = Path(str(self.get_option("folder")))
-        host, addresses = self.get_option("host"), self.get_option("addresses") or []
-        authority = Authority(folder)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            authority.ensure_ca()
-            if any(term != "ca" for term in terms):
-                authority.ensure_host(str(host), [str(a) for a in addresses])
-        files = {"ca": "ca.crt", "certificate": f"{host}.crt", "key": f"{host}.key"}
-        return [(folder / files[term]).read_text(encoding="ascii") for term in terms]
+        host = str(self.get_option("host"))
+        addresses = [str(address) for address in self.get_option("addresses") or []]
+        store = store_of(Path(str(self.get_option("folder"))), self._loader)
+        try:
+            entries = store.read()
+            if not is_good(entries, host, addresses) or store.holds_clear:
+                with store.changing() as entries:
+                    authority = Authority(entries)
+                    authority.ensure_ca()
+                    authority.ensure_host(host, addresses)
+        except SecretStoreError as error:
+            raise AnsibleLookupError(str(error)) from error
+        certificate_name, key_name = host_names(host)
+        texts = {
+            "ca": "".join(accepted(entries[CA_CERTIFICATE])),
+            "certificate": used(entries[certificate_name]),
+            "key": used(entries[key_name]),
+        }
+        return [texts[term] for term in terms]

@@ -1,5 +1,5 @@
 # Copyright: the Rackhand founders
-"""An SSH key of the fleet's own, made once and kept on the control machine."""
+"""An SSH key of the fleet's own, made once and kept encrypted on the control machine."""
 
 from __future__ import annotations
 
@@ -7,61 +7,70 @@ DOCUMENTATION = r"""
 name: fleet_ssh_key
 short_description: An SSH key of the fleet's own
 description:
-  - An Ed25519 key in a file of the control machine with mode 0600, made when it is missing. Delete the
-    file to have another one with the next run.
+  - An Ed25519 key among the fleet's secrets, made when it is missing. C(ops secrets rotate) makes another.
 options:
   _terms: {description: "One of private, public.", required: true}
-  path: {description: The private key's file., type: path, required: true}
+  folder: {description: Folder of the fleet's secrets., type: path, required: true}
+  name: {description: The secret's name., type: str, required: true}
   comment: {description: Comment of the public key., type: str, default: rackhand}
 """
 
-import fcntl
-import os
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.rackhand.host.plugins.plugin_utils.secret_store import (
+    SecretStoreError,
+    used,
+)
+from ansible_collections.rackhand.host.plugins.plugin_utils.vault_secrets import store_of
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
-def ensure(path: Path) -> Ed25519PrivateKey:
-    """Return the key of a file, which is made when it is missing, whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            text = Ed25519PrivateKey.generate().private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.OpenSSH,
-                serialization.NoEncryption(),
-            )
-            candidate = path.with_name(f".{path.name}.new")
-            handle = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            candidate.replace(path)
-        key = serialization.load_ssh_private_key(path.read_bytes(), None)
+def make_key() -> str:
+    """Return a new private key in OpenSSH's format."""
+    return (
+        Ed25519PrivateKey.generate()
+        .private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+        .decode("ascii")
+    )
+
+
+def public_of(private: str) -> str:
+    """Return the public key of a private one.
+
+    Raises:
+        ValueError: It is no Ed25519 key.
+    """
+    key = serialization.load_ssh_private_key(private.encode("ascii"), None)
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError(f"{path} is no Ed25519 key")
-    return key
+        raise ValueError("it is no Ed25519 key")
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return public.decode("ascii")
 
 
 class LookupModule(LookupBase):
-    """`lookup('rackhand.host.fleet_ssh_key', 'public', path=…, comment=…)`."""
+    """`lookup('rackhand.host.fleet_ssh_key', 'public', folder=…, name=…, comment=…)`."""
 
     def run(self, terms: list[str], variables: Any = None, **kwargs: Any) -> list[str]:
         """Return the texts that the terms name."""
         self.set_options(var_options=variables, direct=kwargs)
-        path = Path(str(self.get_option("path")))
-        key = ensure(path)
-        public = key.public_key().public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        )
-        texts = {
-            "private": path.read_text(encoding="ascii"),
-            "public": f"{public.decode()} {self.get_option('comment')}",
-        }
+        name = str(self.get_option("name"))
+        store = store_of(Path(str(self.get_option("folder"))), self._loader)
+        try:
+            private = used(store.ensure(name, make_key))
+            texts = {
+                "private": private,
+                "public": f"{public_of(private)} {self.get_option('comment')}",
+            }
+        except (SecretStoreError, ValueError) as error:
+            raise AnsibleLookupError(f"{name}: {error}") from error
         return [texts[term] for term in terms]

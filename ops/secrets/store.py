@@ -1,0 +1,1 @@
+../../collections/ansible_collections/rackhand/host/plugins/plugin_utils/secret_store.py
