@@ -278,7 +278,7 @@ def recover(cluster: Cluster) -> dict[str, Any]:
 
 
 def last_commit(cluster: Cluster, since: float) -> float:
-    """When the last transaction of a recovery was, by its log; 0 where none came after the backup."""
+    """When the last transaction was, by the recovery's log; 0: none came after the backup."""
     found = re.findall(
         r"last completed transaction was at log time (\S+ \S+)", lines(cluster, since)
     )
