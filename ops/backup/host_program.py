@@ -78,6 +78,13 @@ class Cluster:
         ready = call("pg_isready", "-q", "-p", self.port, user="postgres", check=False)
         return ready.returncode == 0
 
+    def promoted(self) -> bool:
+        """Whether recovery has ended; one that dies while it is asked has not."""
+        try:
+            return self.running and self.sql("SELECT pg_is_in_recovery()") == "f"
+        except Problem:
+            return False
+
     @property
     def system(self) -> int:
         """Its system identifier; 0 where there is no cluster."""
@@ -216,7 +223,9 @@ def restore(operation: str, **job: Any) -> dict[str, Any]:
         put_aside(operation, cluster, in_place=bool(job["in_place"]))
         if not read_record(operation).get("restored"):
             write_record(operation, stage="files")
-            cluster.pgbackrest("restore", "--delta", "--log-level-console=warn", *job["arguments"])
+            # What is there, of a restore that died or of the old cluster, is not fetched again.
+            delta = ["--delta"] if any(cluster.data.iterdir()) else []
+            cluster.pgbackrest("restore", *delta, *job["arguments"])
             write_record(operation, restored=True)
         write_record(operation, stage="recovery")
         recovered = recover(cluster)
@@ -263,7 +272,7 @@ def recover(cluster: Cluster) -> dict[str, Any]:
     call("systemctl", "start", "--no-block", cluster.unit)
     while True:
         time.sleep(POLL_SECONDS)
-        if cluster.running and cluster.sql("SELECT pg_is_in_recovery()") == "f":
+        if cluster.promoted():
             break
         state = call("systemctl", "is-active", cluster.unit, check=False).stdout.strip()
         gone = state == "inactive" and time.time() - since > START_SECONDS
@@ -312,10 +321,31 @@ def undo(operation: str) -> dict[str, Any]:
         if cluster.data.exists():
             shutil.rmtree(cluster.data)
         aside.rename(cluster.data)
+    if record.get("restored"):
+        leave_timeline(cluster)
     call("systemctl", "reset-failed", cluster.unit, check=False)
     call("systemctl", "start", cluster.unit)
     write_record(operation, undone=True)
     return {"said": "the cluster of before serves again"}
+
+
+def leave_timeline(cluster: Cluster) -> None:
+    """Have the cluster of before begin a timeline of its own at its next start.
+
+    The restored one has archived a newer timeline, which every later recovery would follow.
+    """
+    command = f'pgbackrest --stanza={cluster.stanza} archive-get %f "%p"'
+    lines = (
+        "\n# A restore was undone: a timeline newer than that one's.\n"
+        f"restore_command = '{command}'\n"
+        "recovery_target_timeline = 'current'\nrecovery_target_action = 'promote'\n"
+        "recovery_target = ''\nrecovery_target_time = ''\n"
+    )
+    with (cluster.data / "postgresql.auto.conf").open("a", encoding="utf-8") as stream:
+        stream.write(lines)
+    (cluster.data / "recovery.signal").touch()
+    postgres = pwd.getpwnam("postgres")
+    os.chown(cluster.data / "recovery.signal", postgres.pw_uid, postgres.pw_gid)
 
 
 def put_back_files(command: str) -> dict[str, Any]:

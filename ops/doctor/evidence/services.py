@@ -85,7 +85,7 @@ def postgres() -> dict[str, Any] | None:
 
 
 def backup() -> dict[str, float]:
-    """Return what the host told Prometheus of its backups, and the time; empty where it has none."""
+    """Return what the host tells Prometheus of its backups, and the time; empty without any."""
     found: dict[str, float] = {}
     for path in sorted(METRICS.glob("backup*.prom")):
         for line in read(path).splitlines():

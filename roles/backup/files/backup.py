@@ -248,7 +248,8 @@ def read_cluster(config: Config, data: Path) -> str:
         "hba_file": str(data.parent / "hba.conf"), "ident_file": str(data.parent / "ident.conf"),
         "hot_standby": "off", "archive_mode": "off", "fsync": "off", "jit": "off",
         "shared_buffers": "64MB", "max_connections": "10", "ssl": "off",
-        "dynamic_shared_memory_type": "mmap", "logging_collector": "off", "data_directory": str(data),
+        "dynamic_shared_memory_type": "mmap", "logging_collector": "off",
+        "data_directory": str(data),
     }  # fmt: skip
     conf = data.parent / "postgresql.conf"
     conf.write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()))
