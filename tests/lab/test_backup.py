@@ -1,7 +1,8 @@
-"""Backups of a host that serves: a wrong DELETE undone, a damaged backup found out, no secret shown."""
+"""Backups of a host that serves: a DELETE undone, a damaged backup found out, no secret shown."""
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,9 +46,9 @@ def listing(stack: Stack) -> dict[str, Any]:
 
 def say(stack: Stack, words: str) -> str:
     """Chat; return the thread once the answer is acknowledged."""
-    heard = stack.chat_when_back({"message": words})
-    final_of(heard)
-    return next(str(data["thread_id"]) for _, data in heard if "thread_id" in data)
+    thread = str(uuid.uuid4())
+    final_of(stack.chat_when_back({"message": words, "thread_id": thread}))
+    return thread
 
 
 def threads(stack: Stack) -> set[str]:
@@ -139,7 +140,7 @@ def test_a_restore_that_fails_brings_the_old_cluster_back(stack: Stack) -> None:
     assert say(stack, "after the failure") in threads(stack)
 
 
-class damaged:  # noqa: N801 - reads as a sentence
+class damaged:
     """While it is entered a file of a backup has bytes that are not its own."""
 
     def __init__(self, stack: Stack, folder: str) -> None:
@@ -192,7 +193,8 @@ def test_the_inventory_comes_back_out_of_the_repository(stack: Stack, tmp_path: 
 
 def test_no_one_sees_the_passphrase(stack: Stack) -> None:
     secret = (stack.lab.inventory / ".secrets/backup_passphrase").read_text().strip()
-    watch = "for i in $(seq 200); do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; sleep 0.05; done"
+    look = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"
+    watch = f"for i in $(seq 200); do {look}; sleep 0.05; done"
     stack.lab.ssh("node1", f"({watch}) > /root/seen 2>&1 & true")
     ops(stack, "backup", "run", "--full", "--yes")
     time.sleep(2)
