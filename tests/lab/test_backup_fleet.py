@@ -88,8 +88,8 @@ def test_a_destroyed_data_host_comes_back_with_all_that_was_acknowledged(stack: 
     add_to_result(
         "backup", "Backups and restores in the lab", HEADINGS,
         [
-            ("three hosts: acknowledged until the data host was destroyed", str(len(clients.threads))),
-            ("three hosts: acknowledged up to the recovery point, missing", str(len(owed - present))),
+            ("three hosts: acknowledged until the destruction", str(len(clients.threads))),
+            ("three hosts: of those up to the recovery point, missing", str(len(owed - present))),
             ("three hosts: acknowledged after it, lost with the host", str(len(lost))),
             ("three hosts: recovery point before the destruction", f"{destroyed - point:.1f} s"),
             ("three hosts: `ops restore`, whole operation", f"{said.took:.1f} s"),
