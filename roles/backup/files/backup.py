@@ -26,6 +26,7 @@ FOREIGN = 28
 START_SECONDS = 3600
 COMING = ("starting up", "not accepting connections", "not yet accepting connections")
 """What PostgreSQL says while it recovers."""
+LOCKED_SECONDS, LOCK_POLL_SECONDS = 3600, 20
 SPARE = 1.2
 """Room that a restore into the scratch folder must find: the cluster's size by this."""
 TABLES = (
@@ -58,14 +59,9 @@ def call(*words: str, environment: Mapping[str, str] | None = None) -> str:
         Problem: It failed; the message has its last words.
     """
     done = subprocess.run(
-        words,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
+        words, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL,
         env={**os.environ, **(environment or {})},
-        cwd="/",
-    )
+    )  # fmt: skip
     if done.returncode:
         said = (done.stderr + done.stdout).strip()[-2000:]
         raise Problem(f"{' '.join(words[:4])} ended with status {done.returncode}: {said}")
@@ -105,11 +101,7 @@ def read_page(path: Path) -> dict[str, float]:
 
 
 def info(config: Config) -> dict[str, Any]:
-    """Return what the repository has of the stanza.
-
-    Raises:
-        Problem: It does not answer.
-    """
+    """Return what the repository has of the stanza."""
     found = json.loads(pgbackrest(config, "info", "--output=json"))
     return dict(found[0]) if found else {"backup": [], "status": {"code": 1}}
 
@@ -323,28 +315,19 @@ def restic_environment(config: Config) -> dict[str, str]:
     return found
 
 
-def restic_words(config: Config) -> list[str]:
-    """The command without its verb."""
-    return ["restic", "--quiet", *config["files"]["options"]]
-
-
 def files(config: Config) -> int:
     """Back up what no database has: certificates, journals of operations, evals."""
-    environment, words = restic_environment(config), restic_words(config)
     ensure_files_repository(config)
     paths = [path for path in config["files"]["paths"] if Path(path).exists()]
     if paths:
-        call(
-            *words, "backup", "--tag", "files", "--host", config["host"],
-            *(f"--exclude={name}" for name in config["files"]["exclude"]), *paths,
-            environment=environment,
-        )  # fmt: skip
+        excluded = [f"--exclude={name}" for name in config["files"]["exclude"]]
+        about = ("--tag", "files", "--host", config["host"])
+        call_restic(config, "backup", *about, *excluded, *paths)
     if config["repository_keeper"]:
         keep = config["files"]["keep"]
-        call(
-            *words, "forget", "--group-by", "host,tags", "--prune",
+        call_restic(
+            config, "forget", "--group-by", "host,tags", "--prune",
             "--keep-daily", str(keep["daily"]), "--keep-weekly", str(keep["weekly"]),
-            environment=environment,
         )  # fmt: skip
     tell(config, "backup_files",
          {"rackhand_backup_files_last_success_timestamp_seconds": time.time()})  # fmt: skip
@@ -352,18 +335,38 @@ def files(config: Config) -> int:
     return 0
 
 
+def call_restic(config: Config, *words: str) -> None:
+    """Run restic; while another host prunes or is at work, wait for it.
+
+    Raises:
+        Problem: It failed, or the repository stayed locked.
+    """
+    environment, command = restic_environment(config), ["restic", *config["files"]["options"]]
+    deadline = time.monotonic() + LOCKED_SECONDS
+    while True:
+        try:
+            call(*command, *words, environment=environment)
+            return
+        except Problem as problem:
+            if "already locked" not in str(problem) or time.monotonic() > deadline:
+                raise
+        time.sleep(LOCK_POLL_SECONDS)
+        call(*command, "unlock", environment=environment)  # only locks whose owner is gone
+
+
 def ensure_files_repository(config: Config) -> None:
     """Make restic's repository where there is none."""
-    environment, words = restic_environment(config), restic_words(config)
+    environment, words = restic_environment(config), ["restic", *config["files"]["options"]]
+    exists = (*words, "cat", "config")
     try:
-        call(*words, "cat", "config", environment=environment)
+        call(*exists, environment=environment)
     except Problem as missing:
         if "wrong password" in str(missing):
             raise
         try:
             call(*words, "init", environment=environment)
         except Problem:
-            call(*words, "cat", "config", environment=environment)  # another host was quicker
+            call(*exists, environment=environment)  # another host was quicker
 
 
 def restic(config: Config, *words: str) -> int:
