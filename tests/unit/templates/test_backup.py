@@ -151,3 +151,33 @@ def test_units_are_hardened_and_get_no_secret_by_argument(unit: str) -> None:
     assert SECRET not in text
     start = next(line for line in text.splitlines() if line.startswith("ExecStart="))
     assert start.startswith(("ExecStart=/usr/local/lib/rackhand/backup ", "ExecStart=/usr/bin/"))
+
+
+LISTS = (
+    "__backup_files_every", "__backup_files_cluster", "__backup_files_server",
+    "__backup_files_store", "__backup_files_of_hosts",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "role", [backup(backup_postgres_here=True), data_host(), repository_host(), backup(**S3)]
+)
+def test_what_is_laid_down_has_a_source_and_a_mode_that_hides_secrets(role: Role) -> None:
+    for name in LISTS:
+        for entry in role.value(name):
+            known = {"content", "copy", "link", "state"} & set(entry)
+            template = entry.get("template") or f"host{entry['path']}.j2"
+            there = (role.folder / "templates" / template).exists()
+            assert known or there, entry
+            if entry.get("sensitive"):
+                assert entry["mode"] in ("0600", "0640")
+
+
+def test_the_key_of_the_repositorys_host_is_known_by_its_address() -> None:
+    from base64 import b64encode
+
+    key = {"content": b64encode(b"ssh-ed25519 AAAA root@watch\n").decode()}
+    role = data_host(__backup_host_key=key)
+    assert role.value("__backup_known_host") == "10.0.0.14 ssh-ed25519 AAAA"
+    other = data_host(__backup_host_key=key, backup_repository_ssh_port=2222)
+    assert other.value("__backup_known_host") == "[10.0.0.14]:2222 ssh-ed25519 AAAA"
