@@ -163,13 +163,14 @@ def restore(
 def _tell_end(operation: Operation, as_json: bool) -> None:
     """The recovery point and the time taken; where the old cluster is."""
     import json
+    import time
 
     from ops.backup.steps import statement
 
     number = next(n for n, s in enumerate(operation.plan.steps) if s.kind == "backup.restore")
     detail = operation.detail(number)
     if as_json:
-        typer.echo(json.dumps({"event": "restored", **detail}))
+        typer.echo(json.dumps({"at": time.time(), "event": "restored", **detail}))
         return
     typer.echo(statement(detail))
     if str(detail["aside"]).startswith("/"):

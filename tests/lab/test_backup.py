@@ -128,7 +128,7 @@ def test_what_cannot_be_restored_is_refused_before_anything_stops(
 
 def test_a_restore_that_fails_brings_the_old_cluster_back(stack: Stack) -> None:
     thread = say(stack, "before the failure")
-    # The repository cannot be read in the middle of it: WAL of the newest segments is moved away.
+    ops(stack, "backup", "run", "--full", "--yes")
     label = listing(stack)["backups"][-1]["label"]
     folder = f"/var/lib/pgbackrest/backup/rackhand/{label}"
     with damaged(stack, folder):
