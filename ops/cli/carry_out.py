@@ -21,8 +21,8 @@ KEEPER_POLL_SECONDS = 2.0
 
 def carry_out(
     fleet: Fleet, plan: Plan, wait: float, *, yes: bool, dry_run: bool, as_json: bool
-) -> None:
-    """Show a plan, ask, and carry it out."""
+) -> Operation | None:
+    """Show a plan, ask, carry it out; return what became of it, None if it was only shown."""
     import time
 
     from rich.console import Console
@@ -32,18 +32,19 @@ def carry_out(
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     if dry_run and as_json:
         print_json(plan.as_record())
-        return
+        return None
     if not as_json:
         for line in tell_plan(plan):
             console.print(line, markup=False)
     if dry_run:
-        return
+        return None
     if not yes:
         typer.confirm("Go on?", abort=True, err=True)
     began = time.monotonic()
     operation = begin(fleet, plan, reporter(as_json), wait_seconds=wait)
     if not as_json:
         console.print(f"{operation.status} in {time.monotonic() - began:.1f} s")
+    return operation
 
 
 def carry_out_through_reboots(

@@ -41,6 +41,8 @@ COMMANDS = {
     "model": Entry("ops.cli.model", "Stage, upgrade, roll back and prune models."),
     "app": Entry("ops.cli.app", "Deploy the agent app and take it back."),
     "restart": Entry("ops.cli.restart", "Restart engines, the app, GPUs or hosts, in turn."),
+    "backup": Entry("ops.cli.backup", "Back up the fleet, list and prove its backups."),
+    "restore": Entry("ops.cli.backup:restore_app", "Bring the database back, to any moment."),
     "eval": Entry("ops.cli.eval", "Ask a served model a suite of questions and judge it."),
     "history": Entry("ops.cli.operations:history_app", "List operations on the fleet."),
     "show": Entry("ops.cli.operations:show_app", "Tell one operation step by step."),

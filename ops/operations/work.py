@@ -13,6 +13,7 @@ from ops.operations.plan import Step
 
 KINDS = {
     "app": "ops.app.steps",
+    "backup": "ops.backup.steps",
     "driver": "ops.driver.steps",
     "engine": "ops.models.steps",
     "gpu": "ops.restarts.gpu_steps",

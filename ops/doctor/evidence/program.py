@@ -64,6 +64,7 @@ def whole(wanted: Mapping[str, Any]) -> dict[str, Any]:
             "engines": engines.gather,
             "redis": services.redis,
             "postgres": services.postgres,
+            "backup": services.backup,
             "nginx": services.nginx,
             "certificate": lambda: services.certificate(wanted["domain"]),
             "app": lambda: services.app(wanted["address"]),

@@ -21,6 +21,7 @@ LETSENCRYPT_LOG = Path("/var/log/letsencrypt/letsencrypt.log")
 SECONDS = 5.0
 READY_SECONDS = 15.0
 LINES = 20
+METRICS = Path("/var/lib/rackhand/metrics")
 FACTS = "/etc/ansible/facts.d"
 
 
@@ -81,6 +82,17 @@ def postgres() -> dict[str, Any] | None:
         "most": int(cells[1]) if well else 0,
         "log": [] if well or not logs else tail(logs[-1]),
     }
+
+
+def backup() -> dict[str, float]:
+    """Return what the host tells Prometheus of its backups, and the time; empty without any."""
+    found: dict[str, float] = {}
+    for path in sorted(METRICS.glob("backup*.prom")):
+        for line in read(path).splitlines():
+            name, _, value = line.partition(" ")
+            if name.startswith("rackhand_"):
+                found[name] = float(value)
+    return {**found, "now": time.time()} if found else {}
 
 
 def tail(path: Path) -> list[str]:

@@ -54,8 +54,25 @@ POSTGRES_FULL = Case(
     "raise postgres_settings.max_connections or lower the app's pool, then ops provision --tags "
     "postgres,agent_app",
 )
-CASES = (REDIS_DOWN, REDIS_SILENT, REDIS_REFUSES, POSTGRES_DOWN, POSTGRES_REFUSES, POSTGRES_FULL)
+BACKUP_OLD = Case(
+    "backup-old",
+    WARNING,
+    "the last good backup is {age} old",
+    "{why}",
+    "ops backup run; it fails? journalctl -u 'rackhand-backup@*' on {host}",
+)
+BACKUP_UNPROVEN = Case(
+    "backup-unproven",
+    CRITICAL,
+    "the newest backup failed its proof",
+    "it could not be restored and read, or files of the repository are damaged",
+    "journalctl -u rackhand-backup-verify on {host}; ops backup run --full, then ops backup verify",
+)
+CASES = (REDIS_DOWN, REDIS_SILENT, REDIS_REFUSES, POSTGRES_DOWN, POSTGRES_REFUSES, POSTGRES_FULL,
+         BACKUP_OLD, BACKUP_UNPROVEN)  # fmt: skip
 BUSY = 0.9
+BACKUP_HOURS = 26.0
+"""A daily backup, and two hours for it; as the alert BackupOld."""
 CAUSES = (
     (r"Can't open the append-only file|Bad file format reading the append only",
      "its append-only file is damaged: redis-check-aof --fix mends it"),
@@ -89,6 +106,7 @@ ANSWERS = (
 
 def judge(host: str, evidence: Mapping[str, Any]) -> Iterator[Finding]:
     """Find what ails the data layer; only where it belongs."""
+    yield from _backup(host, evidence.get("backup") or {})
     if "data" not in evidence.get("groups", ()):
         return
     units = {unit["unit"]: unit for unit in evidence.get("units", [])}
@@ -129,6 +147,20 @@ def _redis(
                "its file: the disk", "-OOM": "its memory is full and nothing may be evicted"}.get(
             said.split()[0], said)  # fmt: skip
         yield REDIS_REFUSES.found(host, unit, said, *log[-3:], why=why, **known)
+
+
+def _backup(host: str, backup: Mapping[str, Any]) -> Iterator[Finding]:
+    """Backups as the host's own pages of metrics tell of them."""
+    last = backup.get("rackhand_backup_last_success_timestamp_seconds")
+    if last is not None and backup["now"] - last > BACKUP_HOURS * 3600:
+        hours = (backup["now"] - last) / 3600
+        failed = backup.get("rackhand_backup_last_run_success") == 0
+        why = "the last attempt failed" if failed else "its timer did not run, or never could"
+        age = f"{hours:.0f} hours" if last else "infinitely"
+        yield BACKUP_OLD.found(host, "backup", f"last success: {last:.0f}", age=age, why=why)
+    if backup.get("rackhand_backup_verify_success") == 0:
+        when = backup.get("rackhand_backup_verify_timestamp_seconds", 0)
+        yield BACKUP_UNPROVEN.found(host, "backup", f"tried at {when:.0f}")
 
 
 def _postgres(

@@ -118,6 +118,8 @@ CASES: dict[str, Change] = {
     "redis-refuses": lambda e: e["redis"][1].update(said="-LOADING Redis is loading the dataset"),
     "postgres-down": down("postgresql@16-main.service"),
     "postgres-refuses": lambda e: e["postgres"].update(said="FATAL:  sorry, too many clients"),
+    "backup-old": lambda e: e["backup"].update(now=e["backup"]["now"] + 30 * 3600),
+    "backup-unproven": lambda e: e["backup"].update(rackhand_backup_verify_success=0.0),
     "postgres-connections-full": lambda e: e["postgres"].update(connections=195),
     "nginx-config-invalid": lambda e: e["nginx"].update(
         status=1, said=['nginx: [emerg] unknown directive "sever" in /etc/nginx/nginx.conf:9']
