@@ -17,8 +17,8 @@ from ops.places import ROOT
 
 FILE = "closed_site.yml"
 HEADER = """\
-# Written by `ops bundle install`: this site has nothing but its bundle. These variables of hosts win
-# over group_vars. Run it again for a new bundle; remove the file, and group_vars rules.
+# Written by `ops bundle install`: this site has nothing but its bundle. Variables of hosts win over
+# group_vars. Run it again for a new bundle; remove the file, and group_vars rules.
 ---
 """
 SERVED = ("apt", "wheels", "mirror", "keys")  # hosts fetch these; weights go over SSH
