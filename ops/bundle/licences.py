@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 UNKNOWN = "unknown"
-LONGEST = 100  # letters; more is a licence's text in the place of its name
+LONGEST = 100  # letters; more is a sentence in the place of a name
 PREFIX = "License :: "
 
 
@@ -29,12 +29,17 @@ def of_metadata(metadata: Message | Any) -> str:
     get: Callable[[str], str | None] = metadata.get
     if expression := get("License-Expression"):
         return expression.strip()
-    words = (get("License") or "").strip()
+    words = (get("License") or "").strip().splitlines() or [""]
     named = [
         each.removeprefix(PREFIX).removeprefix("OSI Approved :: ")
         for each in metadata.get_all("Classifier") or []
         if each.startswith(PREFIX) and each != f"{PREFIX}OSI Approved"
     ]
-    if words and len(words) <= LONGEST and "\n" not in words and words.upper() != "UNKNOWN":
-        return words
-    return " AND ".join(sorted(named)) or UNKNOWN
+    if named and (len(words) > 1 or not is_a_name(words[0])):
+        return " AND ".join(sorted(named))
+    return words[0].strip() if is_a_name(words[0]) else UNKNOWN
+
+
+def is_a_name(words: str) -> bool:
+    """Whether words name a licence, and are not the beginning of its text."""
+    return bool(words.strip(" =-")) and len(words) <= LONGEST and words.upper() != "UNKNOWN"

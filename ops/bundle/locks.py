@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ops.bundle.distributions import Distribution
 from ops.errors import InputError
+from ops.places import ROOT
 
 ENTRY = re.compile(
     r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)(?:\s*;\s*(?P<marker>[^\\\n]+?))?"
@@ -58,7 +59,7 @@ def parse(text: str, place: str) -> list[Pin]:
             via[0] = via[0].removeprefix("via ")
         pins.append(
             Pin(
-                re.sub(r"[-_.]+", "-", match["name"]).lower(),
+                normal(match["name"]),
                 match["version"],
                 (match["marker"] or "").strip(),
                 hashes,
@@ -70,6 +71,11 @@ def parse(text: str, place: str) -> list[Pin]:
     if left:
         raise InputError(f"This is no hashed pin: {left[0]!r}", place=place, cure="make lock")
     return pins
+
+
+def normal(name: str) -> str:
+    """A package's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def needed(pins: list[Pin], distribution: Distribution) -> list[Pin]:
@@ -101,3 +107,9 @@ def closure(pins: list[Pin], roots: set[str]) -> list[Pin]:
         if not more:
             return [pin for pin in pins if pin.name in wanted]
         wanted |= more
+
+
+def all_locks() -> list[Path]:
+    """Every lock that something of ours is installed from, without those of benchmarks' competitors."""
+    folders = ("requirements", "agent_app", "ops", "stand_in_engine", "roles")
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.lock"))
