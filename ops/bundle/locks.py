@@ -110,6 +110,6 @@ def closure(pins: list[Pin], roots: set[str]) -> list[Pin]:
 
 
 def all_locks() -> list[Path]:
-    """Every lock that something of ours is installed from, without those of benchmarks' competitors."""
+    """Every lock that something of ours is installed from; benchmarks' competitors are not ours."""
     folders = ("requirements", "agent_app", "ops", "stand_in_engine", "roles")
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.lock"))
