@@ -213,6 +213,8 @@ def build_environment(bundle: Path | None = None) -> None:
     print(f"bootstrap: building .venv from {lock_of(bundle)}", flush=True)
     STAMP.unlink(missing_ok=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+    if bundle:
+        BUNDLED.write_text(f"{bundle}\n")
     python = str(VENV / "bin/python")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "-q"]
     wheels = ["--no-index", "--find-links", f"{bundle}/wheels"] if bundle else []
@@ -222,20 +224,25 @@ def build_environment(bundle: Path | None = None) -> None:
         **({} if bundle else uv_settings(settings.stdout)),
         "UV_CACHE_DIR": str(CACHE / "uv"),
         **os.environ,
-        **({"UV_NO_INDEX": "1", "UV_FIND_LINKS": f"{bundle}/wheels"} if bundle else {}),
         "VIRTUAL_ENV": str(VENV),
     }
-    uv = [str(VENV / "bin/uv"), "pip"]
+    uv, lock = [str(VENV / "bin/uv"), "pip"], str(lock_of(bundle))
     subprocess.run(
-        [*uv, "sync", "-q", "--require-hashes", "--compile-bytecode", str(lock_of(bundle))],
+        [
+            *uv,
+            "sync",
+            *wheels,
+            "-q",
+            "--require-hashes",
+            "--compile-bytecode",
+            str(lock_of(bundle)),
+        ],
         check=True,
         env=environment,
     )
     # A plain path file instead of an import hook: `ops` starts 8 ms sooner.
     editable = ["--no-deps", "--no-build-isolation", "-C", "editable_mode=compat", "-e", str(ROOT)]
     subprocess.run([*uv, "install", "-q", *editable], check=True, env=environment)
-    if bundle:
-        BUNDLED.write_text(f"{bundle}\n")
     STAMP.write_text(fingerprint(bundle))
 
 

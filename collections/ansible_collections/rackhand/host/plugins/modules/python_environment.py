@@ -85,7 +85,6 @@ class Builder:
             "PIP_EXTRA_INDEX_URL": " ".join(self.params["extra_index_urls"]),
             "UV_FIND_LINKS": ",".join(self.params["find_links"]),
             "PIP_FIND_LINKS": " ".join(self.params["find_links"]),
-            "UV_NO_INDEX": "1" if self.params["offline"] else "",
             "PIP_NO_INDEX": "1" if self.params["offline"] else "",
             "PIP_TRUSTED_HOST": " ".join(self.plain_hosts()),
             "SSL_CERT_FILE": self.params["ca_file"],
@@ -140,6 +139,8 @@ class Builder:
         python = os.path.join(path, "bin", "python")
         lock = self.write("requirements.lock.txt", self.params["lock_text"])
         install = [UV, "pip", "install", "--python", python, "--compile-bytecode", "--no-deps"]
+        if self.params["offline"]:
+            install.append("--no-index")  # uv has no variable for it
         self.run("Installing the lock", *install, "--require-hashes", "-r", lock)
         if self.params["wheels"]:
             self.run("Installing the wheels", *install, *self.params["wheels"])
