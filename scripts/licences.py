@@ -10,6 +10,7 @@ requirements/licences.yml.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import re
 import sys
@@ -93,7 +94,7 @@ def record(environments: list[Path]) -> int:
 
 def of_index(indexes: Indexes, pin: locks.Pin) -> str:
     """The licence that an index tells of a wheel without the wheel (PEP 658)."""
-    for offer in indexes.offers(pin):
+    for offer in itertools.chain.from_iterable(indexes.offers(pin)):
         if offer.file.endswith(".whl"):
             answer = indexes.client.get(f"{offer.url}.metadata", follow_redirects=True)
             if answer.is_success:

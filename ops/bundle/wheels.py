@@ -28,6 +28,7 @@ JSON = "application/vnd.pypi.simple.v1+json"
 LINK = re.compile(r'<a\b[^>]*href="([^"#]+)(?:#sha256=([0-9a-f]{64}))?"')
 OLDEST_GLIBC = 5  # of 2.x: manylinux1
 AT_ONCE = 6  # questions to an index
+NONE = 1 << 30  # the rank of a wheel that does not run there
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,12 @@ class Indexes:
         wheels = [path for folder in self.folders for path in sorted(folder.glob("*.whl"))]
         self.local = [_local(path) for path in wheels]
 
-    def offers(self, pin: Pin) -> Iterator[Offer]:
-        """Files that a lock's pin may come as: from local folders, then from indexes."""
-        yield from (offer for offer in self.local if offer.sha256 in pin.hashes)
-        urls = [*self.urls, *([TORCH_CPU_INDEX] if pin.version.endswith("+cpu") else [])]
-        for url in urls:
-            yield from (
-                x for x in self._listed(f"{url.rstrip('/')}/{pin.name}/") if x.sha256 in pin.hashes
-            )
+    def offers(self, pin: Pin) -> Iterator[list[Offer]]:
+        """Files that a lock's pin may come as: of local folders, then of each index in turn."""
+        yield [offer for offer in self.local if offer.sha256 in pin.hashes]
+        for url in [*self.urls, *([TORCH_CPU_INDEX] if pin.version.endswith("+cpu") else [])]:
+            listed = self._listed(f"{url.rstrip('/')}/{pin.name}/")
+            yield [offer for offer in listed if offer.sha256 in pin.hashes]
 
     def _listed(self, url: str) -> list[Offer]:
         try:
@@ -143,20 +142,23 @@ def choose(indexes: Indexes, pins: Iterable[Pin], distribution: Distribution) ->
 
 
 def _wheel(indexes: Indexes, pin: Pin, ranks: dict[str, int], distribution: Distribution) -> Wheel:
-    best: tuple[int, Offer] | None = None
-    for offer in indexes.offers(pin):
-        rank = min((ranks[tag] for tag in _tags(offer.file) if tag in ranks), default=None)
-        if rank is not None and (best is None or rank < best[0]):
-            best = rank, offer
-    if best is None:
+    for offers in indexes.offers(pin):  # the next source is asked only where none before has it
+        ranked = [(_rank(offer.file, ranks), offer.file, offer) for offer in offers]
+        rank, _, found = min(ranked, key=lambda each: each[:2], default=(NONE, "", None))
+        if rank < NONE and found is not None:
+            break
+    else:
         raise OpsError(
             f"{pin.name} {pin.version} has no wheel for {distribution.name} that its lock knows",
             place=", ".join([*map(str, indexes.folders), *indexes.urls]),
             cure="check pip's index settings (pip config list), or lock another version",
         )
-    found = best[1]
     size = found.size or _size(indexes.client, found.url)
     return Wheel(pin.name, pin.version, found.file, found.url, size, found.sha256)
+
+
+def _rank(file: str, ranks: dict[str, int]) -> int:
+    return min((ranks[tag] for tag in _tags(file) if tag in ranks), default=NONE)
 
 
 def _tags(file: str) -> list[str]:
