@@ -7,6 +7,7 @@ HOSTS ?= 1
 LAB ?= lab
 IMAGE ?= bookworm
 PYTEST_ARGS ?=
+SBOM_ARGS ?=
 WORKERS ?= 3
 
 # Tests of the app mostly wait, and have servers of their own: they run side by side, a file to a
@@ -18,7 +19,7 @@ one_at_a_time := tests/contract tests/lab
 bin := .venv/bin
 ansible_paths := playbooks roles collections molecule inventories/example inventories/fleet
 
-.PHONY: help environment test-environment demo test test-long test-gpu lint bench lock lab-up lab-down
+.PHONY: help environment test-environment demo test test-long test-gpu lint bench lock audit sbom lab-up lab-down
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,13 +42,21 @@ test: test-environment ## Every test but the long ones: unit, app, faults, contr
 test-long: test-environment ## The long matrices; writes docs/results/
 	@$(bin)/pytest -m long $(PYTEST_ARGS)
 
-lint: test-environment ## ruff, mypy, yamllint, ansible-lint, shellcheck
+lint: test-environment ## ruff, mypy, yamllint, ansible-lint, shellcheck, licences, advisories
 	@$(bin)/ruff check
 	@$(bin)/ruff format --check
 	@$(bin)/mypy
 	@$(bin)/yamllint --strict .
 	@ANSIBLE_INVENTORY=inventories/example PATH="$(CURDIR)/$(bin):$$PATH" ansible-lint --offline --strict $(wildcard $(ansible_paths))
 	@git grep -lE '^#!.*\b(ba)?sh\b' | grep -v '\.j2$$' | xargs --no-run-if-empty shellcheck -S warning
+	@$(bin)/python scripts/licences.py check
+	@$(bin)/python scripts/audit.py
+
+audit: test-environment ## Hold all locks against the recorded advisories, without network
+	@$(bin)/python scripts/audit.py
+
+sbom: test-environment ## Bills of materials (CycloneDX) into build/sbom/ (SBOM_ARGS="--bundle DIR")
+	@$(bin)/python scripts/sbom.py $(SBOM_ARGS)
 
 bench: test-environment ## Benchmarks as ratios; writes docs/results/
 	@$(bin)/pytest -m bench tests/bench $(PYTEST_ARGS)

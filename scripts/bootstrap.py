@@ -8,12 +8,14 @@ nothing to do ends within a few hundredths of a second.
 from __future__ import annotations
 
 import ast
+import atexit
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -23,6 +25,8 @@ STAMP = VENV / ".rackhand-lock"
 LOCK = ROOT / "requirements" / "dev.lock"
 UV_LOCK = ROOT / "requirements" / "uv.lock"
 CACHE = Path(os.environ.get("RACKHAND_CACHE", "/var/cache/rackhand"))
+BUNDLED = VENV / ".rackhand-bundle"
+"""Where the bundle of a closed site lies that `.venv` was made from (`RACKHAND_BUNDLE`)."""
 
 CONTROL_PACKAGES = ("python3-venv", "openssh-client")
 LAB_PACKAGES = (
@@ -47,12 +51,16 @@ def main(arguments: list[str]) -> int:
             "use Debian 12 or Ubuntu 24.04, or run: make PYTHON=/path/to/python3.11",
         )
     for_tests = packages_for_tests() if "tests" in arguments else ()
+    bundle = chosen_bundle()
+    wanted = CONTROL_PACKAGES if bundle else (*CONTROL_PACKAGES, *LAB_PACKAGES, *for_tests)
     try:
-        missing = missing_packages((*CONTROL_PACKAGES, *LAB_PACKAGES, *for_tests))
+        missing = missing_packages(wanted)
+        if bundle and (missing or not environment_is_current(bundle)) and not is_good(bundle):
+            return 1
         if missing:
-            install_packages(missing)
-        if not environment_is_current():
-            build_environment()
+            install_packages(missing, bundle)
+        if not environment_is_current(bundle):
+            build_environment(bundle)
     except subprocess.CalledProcessError as error:
         return complain(
             f"a command failed with status {error.returncode}: {' '.join(map(str, error.cmd))}",
@@ -61,6 +69,37 @@ def main(arguments: list[str]) -> int:
     except PermissionError as error:
         return complain(str(error), "run as root, or make the path writable")
     return 0
+
+
+def chosen_bundle() -> Path | None:
+    """Return the bundle that everything comes from on a closed site.
+
+    `RACKHAND_BUNDLE` names it once; from then on `.venv` remembers it.
+    """
+    named = os.environ.get("RACKHAND_BUNDLE", "")
+    if not named and BUNDLED.is_file():
+        named = BUNDLED.read_text().strip()
+    return Path(named).resolve() if named else None
+
+
+def is_good(bundle: Path) -> bool:
+    """Tell whether the bundle is whole and signed, by `RACKHAND_BUNDLE_KEY` where that is set."""
+    sys.path.insert(0, str(ROOT))
+    from ops.bundle.verification import verify
+    from ops.errors import OpsError
+
+    key = os.environ.get("RACKHAND_BUNDLE_KEY", "")
+    try:
+        proved = verify(bundle, key)
+    except OpsError as error:
+        print(f"bootstrap: {error}", file=sys.stderr)
+        return False
+    if proved.faults:
+        complain(f"the bundle is damaged: {proved.faults[0]}", f"bring {bundle} here again")
+        return False
+    if not key:
+        print(f"bootstrap: the bundle is signed by {proved.fingerprint}; compare it", flush=True)
+    return True
 
 
 def packages_for_tests() -> tuple[str, ...]:
@@ -94,9 +133,10 @@ def missing_packages(packages: tuple[str, ...]) -> list[str]:
     return [package for package in packages if package not in installed]
 
 
-def install_packages(packages: list[str]) -> None:
+def install_packages(packages: list[str], bundle: Path | None = None) -> None:
     """Install system packages without starting any service they bring."""
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    apt = ["apt-get", "-qq", *(bundle_options(bundle) if bundle else [])]
+    command = [*apt, "install", "-y", "--no-install-recommends", *packages]
     if os.geteuid() != 0:
         print(complain_text(packages), file=sys.stderr)
         raise SystemExit(1)
@@ -114,7 +154,7 @@ def install_packages(packages: list[str]) -> None:
         if ours:
             policy.write_text("#!/bin/sh\nexit 101\n")
             policy.chmod(0o755)
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+        subprocess.run([*apt, "update"], check=True, env=environment)
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     finally:
         if ours:
@@ -122,6 +162,24 @@ def install_packages(packages: list[str]) -> None:
     services = [name for name in SERVER_PACKAGES if name in packages]
     if services and shutil.which("systemctl"):
         subprocess.run(["systemctl", "disable", "-q", *services], check=False, capture_output=True)
+
+
+def bundle_options(bundle: Path) -> list[str]:
+    """Return what makes apt see the bundle's repository and no other."""
+    release = platform.freedesktop_os_release()
+    name = release["ID"] + release["VERSION_ID"].replace(".", "")
+    folder = Path(tempfile.mkdtemp(prefix="rackhand-apt-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "lists/partial").mkdir(parents=True)
+    sources = folder / "sources.list"
+    sources.write_text(f"deb [signed-by={bundle}/key.asc] file:{bundle}/apt/{name} /\n")
+    values = {
+        "Dir::Etc::sourcelist": str(sources),
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": str(folder / "lists"),
+        "APT::Sandbox::User": "root",  # the bundle may lie in a folder of root's
+    }
+    return [word for key, value in values.items() for word in ("-o", f"{key}={value}")]
 
 
 def complain_text(packages: list[str]) -> str:
@@ -133,45 +191,51 @@ def complain_text(packages: list[str]) -> str:
     )
 
 
-def fingerprint() -> str:
+def lock_of(bundle: Path | None) -> Path:
+    """Return the lock of `.venv`: on a closed site the part that running `ops` needs."""
+    return bundle / "control.lock" if bundle else LOCK
+
+
+def fingerprint(bundle: Path | None = None) -> str:
     """Return what `.venv` depends on, as one hash."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in (LOCK, UV_LOCK, ROOT / "pyproject.toml", Path(__file__)):
+    for path in (lock_of(bundle), UV_LOCK, ROOT / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
     digest.update(str(ROOT).encode())
     return digest.hexdigest()
 
 
-def environment_is_current() -> bool:
+def environment_is_current(bundle: Path | None = None) -> bool:
     """Tell whether `.venv` was completed from today's lock."""
-    return STAMP.is_file() and (VENV / "bin/ops").exists() and STAMP.read_text() == fingerprint()
+    made = STAMP.is_file() and (VENV / "bin/ops").exists()
+    return made and lock_of(bundle).is_file() and STAMP.read_text() == fingerprint(bundle)
 
 
-def build_environment() -> None:
+def build_environment(bundle: Path | None = None) -> None:
     """Install the locked packages into `.venv`, every file checked by its hash."""
-    print("bootstrap: building .venv from requirements/dev.lock", flush=True)
+    print(f"bootstrap: building .venv from {lock_of(bundle)}", flush=True)
     STAMP.unlink(missing_ok=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+    if bundle:
+        BUNDLED.write_text(f"{bundle}\n")
     python = str(VENV / "bin/python")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "install", "--require-hashes", "-r", str(UV_LOCK)], check=True)
+    wheels = ["--no-index", "--find-links", f"{bundle}/wheels"] if bundle else []
+    subprocess.run([*pip, "install", *wheels, "--require-hashes", "-r", str(UV_LOCK)], check=True)
     settings = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=True)
     environment = {
-        **uv_settings(settings.stdout),
+        **({} if bundle else uv_settings(settings.stdout)),
         "UV_CACHE_DIR": str(CACHE / "uv"),
         **os.environ,
         "VIRTUAL_ENV": str(VENV),
     }
-    uv = [str(VENV / "bin/uv"), "pip"]
-    subprocess.run(
-        [*uv, "sync", "-q", "--require-hashes", "--compile-bytecode", str(LOCK)],
-        check=True,
-        env=environment,
-    )
+    uv, lock = [str(VENV / "bin/uv"), "pip"], str(lock_of(bundle))
+    sync = [*uv, "sync", "-q", *wheels, "--require-hashes", "--compile-bytecode", lock]
+    subprocess.run(sync, check=True, env=environment)
     # A plain path file instead of an import hook: `ops` starts 8 ms sooner.
     editable = ["--no-deps", "--no-build-isolation", "-C", "editable_mode=compat", "-e", str(ROOT)]
     subprocess.run([*uv, "install", "-q", *editable], check=True, env=environment)
-    STAMP.write_text(fingerprint())
+    STAMP.write_text(fingerprint(bundle))
 
 
 def uv_settings(pip_settings: str) -> dict[str, str]:

@@ -20,7 +20,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 mirror_app = typer.Typer(help="The package mirror of a lab with GPUs.", no_args_is_help=True)
+network_app = typer.Typer(help="The way outside of a lab.", no_args_is_help=True)
 app.add_typer(gpu_app, name="gpu")
+app.add_typer(network_app, name="network")
 app.add_typer(mirror_app, name="mirror")
 
 Name = Annotated[str, typer.Option("--name", "-n", help="The lab; several stand side by side.")]
@@ -233,6 +235,26 @@ def show_mirror(name: Name = DEFAULT) -> None:
 
     with reconcile.existing(name) as plan:
         typer.echo(server.chosen(plan.paths))
+
+
+@network_app.command("close")
+def close_network(name: Name = DEFAULT) -> None:
+    """Cut the hosts' way outside: they reach each other, `outside` and this machine's bridge."""
+    from ops.lab import network, reconcile
+
+    with reconcile.existing(name) as plan:
+        network.close(plan)
+        typer.echo(f"Lab {name} is closed; this machine is {plan.gateway} there")
+
+
+@network_app.command("open")
+def open_network(name: Name = DEFAULT) -> None:
+    """Give the hosts the way outside back."""
+    from ops.lab import network, reconcile
+
+    with reconcile.existing(name) as plan:
+        network.reopen(plan)
+    typer.echo(f"Lab {name} is open")
 
 
 @app.command()

@@ -58,6 +58,7 @@ COMMANDS = {
     "kb": Entry("ops.cli.kb", "Fill and search the agent's knowledge base."),
     "audit": Entry("ops.cli.audit", "Export and verify the agent's audit."),
     "fit": Entry("ops.cli.fit", "Tell whether a model fits GPUs, and with which flags."),
+    "bundle": Entry("ops.cli.bundle", "Make, prove and use what a closed site needs."),
     "mirror": Entry("ops.cli.mirror", "Copy what a closed site's GPU hosts need."),
     "lab": Entry("ops.cli.lab", "Boot and end a rehearsal fleet on this machine."),
     "demo": Entry("ops.cli.demo", "From nothing to a streamed reply in the lab.", hidden=True),

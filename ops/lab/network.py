@@ -46,16 +46,62 @@ def ensure_network(plan: LabPlan) -> None:
         if FORWARDING.read_text().strip() == "0":
             FORWARDING_WAS_OFF.touch()
             FORWARDING.write_text("1")
-    run(
-        ["nft", "-f", "-"],
-        stdin=f"table ip {plan.table} {{}}\ndelete table ip {plan.table}\n"
-        f"table ip {plan.table} {{\n"
-        "  chain postrouting {\n"
-        "    type nat hook postrouting priority srcnat;\n"
-        f'    ip saddr {plan.subnet} oifname != "{plan.bridge}" masquerade\n'
-        "  }\n"
-        "}\n",
-    )
+    _load_rules(plan)
+
+
+def close(plan: LabPlan) -> None:
+    """Cut the way outside: hosts reach each other, `outside` and this machine's bridge address.
+
+    It stays closed, over `ops lab up` too, until `reopen`.
+    """
+    _closed(plan).touch()
+    _load_rules(plan)
+
+
+def reopen(plan: LabPlan) -> None:
+    """Give hosts the way outside back."""
+    _closed(plan).unlink(missing_ok=True)
+    _load_rules(plan)
+
+
+def is_closed(plan: LabPlan) -> bool:
+    """Whether the way outside is cut."""
+    return _closed(plan).exists()
+
+
+def rules(plan: LabPlan, closed: bool) -> str:
+    """The lab's nftables table: address translation, or where it is closed two walls.
+
+    Args:
+        plan: The lab.
+        closed: Whether nothing may leave its bridge but to this machine's address on it.
+    """
+    walls = f"""\
+  chain forward {{
+    type filter hook forward priority filter;
+    iifname "{plan.bridge}" oifname != "{plan.bridge}" drop
+  }}
+  chain input {{
+    type filter hook input priority filter;
+    iifname "{plan.bridge}" ip daddr != {plan.gateway} drop
+  }}
+"""
+    translation = f"""\
+  chain postrouting {{
+    type nat hook postrouting priority srcnat;
+    ip saddr {plan.subnet} oifname != "{plan.bridge}" masquerade
+  }}
+"""
+    table = f"table ip {plan.table}"
+    return f"{table} {{}}\ndelete {table}\n{table} {{\n{walls if closed else translation}}}\n"
+
+
+def _load_rules(plan: LabPlan) -> None:
+    run(["nft", "-f", "-"], stdin=rules(plan, is_closed(plan)))
+
+
+def _closed(plan: LabPlan) -> Path:
+    return plan.paths.root / "closed"
 
 
 def remove_network(plan: LabPlan) -> None:

@@ -42,6 +42,7 @@ import os
 import shutil
 import tempfile
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -84,8 +85,8 @@ class Builder:
             "PIP_EXTRA_INDEX_URL": " ".join(self.params["extra_index_urls"]),
             "UV_FIND_LINKS": ",".join(self.params["find_links"]),
             "PIP_FIND_LINKS": " ".join(self.params["find_links"]),
-            "UV_NO_INDEX": "1" if self.params["offline"] else "",
             "PIP_NO_INDEX": "1" if self.params["offline"] else "",
+            "PIP_TRUSTED_HOST": " ".join(self.plain_hosts()),
             "SSL_CERT_FILE": self.params["ca_file"],
             "PIP_CERT": self.params["ca_file"],
         }
@@ -97,6 +98,13 @@ class Builder:
             "UV_INDEX_STRATEGY": "unsafe-best-match",  # every file is pinned by hash
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
+
+    def plain_hosts(self) -> list[str]:
+        """Hosts that are asked without TLS, which pip wants to be told: the hashes keep it safe."""
+        params = self.params
+        sources = [params["index_url"], *params["extra_index_urls"], *params["find_links"]]
+        places = [urlsplit(source) for source in sources]
+        return sorted({place.netloc for place in places if place.scheme == "http"})
 
     def write(self, name: str, text: str) -> str:
         path = os.path.join(self.work, name)
@@ -131,6 +139,8 @@ class Builder:
         python = os.path.join(path, "bin", "python")
         lock = self.write("requirements.lock.txt", self.params["lock_text"])
         install = [UV, "pip", "install", "--python", python, "--compile-bytecode", "--no-deps"]
+        if self.params["offline"]:
+            install.append("--no-index")  # uv has no variable for it
         self.run("Installing the lock", *install, "--require-hashes", "-r", lock)
         if self.params["wheels"]:
             self.run("Installing the wheels", *install, *self.params["wheels"])
