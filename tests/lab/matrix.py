@@ -17,7 +17,7 @@ from invariants import (
 from moments import Moment, moment
 from operators import ops
 from orders import Orders, forget, ordering, teach_engines
-from results import add_to_result
+from results import add_to_result, result_path
 from revisions import Revisions
 from stack import Lab, Stack
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
@@ -168,20 +168,35 @@ def _agrees(cell: Cell) -> Callable[[Stack], None]:
     return assert_site_changes_nothing
 
 
+NAME = "fault-matrix"
+KEY = 4
+
+
+def tally(row: tuple[str, ...]) -> str:
+    """Count today's cells, this one with them."""
+    path = result_path(NAME)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    told = [tuple(line[2:-2].split(" | ")) for line in lines if line.startswith("| ")][1:]
+    cells = [*(found for found in told if found[:KEY] != row[:KEY]), row]
+    survived = sum(found[-1].startswith("survived") for found in cells)
+    requests = sum(int(found[5]) for found in cells)
+    return f"{len(cells)} cells run, {survived} survived; {requests} requests."
+
+
 def write(row: tuple[str, ...]) -> None:
     add_to_result(
-        "fault-matrix",
+        NAME,
         "Faults at moments",
         HEADINGS,
         [row],
-        "`ops chaos` strikes; then nobody helps but, after an operator's work, `ops resume` or the "
-        f"next `site.yml`. {CLIENTS} clients ask through the edge, two more order: each of their "
-        "turns opens a ticket, and is resumed until it is done. Survived: every answer of which a "
+        f"{tally(row)} `ops chaos` strikes; then nobody helps but, after an operator's work, "
+        f"`ops resume` or the next `site.yml`. {CLIENTS} clients ask through the edge, two more "
+        "order: each of their turns opens a ticket, and is resumed until it is done. Survived: every answer of which a "
         "client heard the end is in its thread in PostgreSQL, each ticket is there once, all units "
         "and engines are as before within the bound, no operation is open, and after an operator's "
         "work `site.yml` changes nothing. Lost under way: requests that had begun when the fault "
         "struck, or within a second. Failed later: those that began after; none where a second "
         "instance stands. The stand-in engine starts in a second. Power: the page cache is the "
         "lab machine's and survives, so this shows no loss of unsynced writes.",
-        key=4,
+        key=KEY,
     )
