@@ -1,4 +1,4 @@
-"""`ops chaos` on bare hosts: each fault is there, ends, and outlives neither its time nor its lab."""
+"""`ops chaos` on bare hosts: a fault is there, ends, and outlives neither its time nor its lab."""
 
 import json
 import subprocess
@@ -16,6 +16,7 @@ from ops.lab.fleet_plan import require_plan
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(600)]
 
 FOLDER = "/srv/data"
+BOOT = "systemctl show -P UserspaceTimestamp"
 WRITER = (
     f"mkdir -p {FOLDER}; echo kept >{FOLDER}/before; systemd-run --quiet --unit=writer sh -c "
     f"'cd {FOLDER}; while :; do date >>log; sleep 0.2; done'"
@@ -59,11 +60,9 @@ def test_a_folder_is_filled_survives_a_power_cut_and_comes_back_whole(lab: Lab) 
     full = f"echo more >{FOLDER}/more 2>&1; df --output=avail {FOLDER} | tail -1"
     assert "No space left" in lab.ssh("node1", full)
     assert lab.ssh("node1", "systemctl is-active writer", check=False) in ("active", "failed")
-    boot = lab.ssh("node1", "cat /proc/sys/kernel/random/boot_id; systemctl show -P "
-                            "UserspaceTimestamp")  # fmt: skip
+    boot = lab.ssh("node1", BOOT)
     chaos(lab, "inject", "power-cut", "node1")
-    until(lambda: lab.ssh("node1", "cat /proc/sys/kernel/random/boot_id; systemctl show -P "
-                                   "UserspaceTimestamp", check=False) not in ("", boot), 60)  # fmt: skip
+    until(lambda: lab.ssh("node1", BOOT, check=False) not in ("", boot), 60)
     assert lab.ssh("node1", f"cat {FOLDER}/before; mountpoint -q {FOLDER} && echo small") == (
         "kept\nsmall"
     )
