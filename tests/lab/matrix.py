@@ -76,6 +76,7 @@ class Watch:
 def matrix_stack(labs: Callable[..., Lab], hosts: int) -> Iterator[Stack]:
     """A stack whose engines answer orders by a call of a tool."""
     with stand_in_stack(labs, hosts=hosts, more=TICKETS) as made:
+        ops(made, "chaos", "end", "all")  # what a run that was cut left
         teach_engines(made)
         yield made
         ops(made, "chaos", "end", "all")
@@ -145,7 +146,8 @@ def run(stack: Stack, revisions: Revisions, cell: Cell) -> None:
         assert_state_and_inventory_agree(stack, _agrees(cell))
         judge(watch)
     except BaseException as problem:
-        watch.judged = f"broken: {str(problem).splitlines()[0][:120]}".replace("|", "/")
+        words = " ".join((str(problem) or repr(problem)).split())
+        watch.judged = f"broken: {words[:160]}".replace("|", "/")
         raise
     finally:
         write(watch.row(hosts))
