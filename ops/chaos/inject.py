@@ -115,7 +115,7 @@ def _end(lab: LabPlan, each: Record, known: list[Record]) -> None:
 
 
 def matching(records: Sequence[Record], words: str) -> list[Record]:
-    """The faults that `ops chaos end` means: all, those of a name, or one as `name target`.
+    """The faults that `ops chaos end` means: all, or those of a name.
 
     Raises:
         InputError: No fault has that name.
