@@ -61,6 +61,7 @@ COMMANDS = {
     "bundle": Entry("ops.cli.bundle", "Make, prove and use what a closed site needs."),
     "mirror": Entry("ops.cli.mirror", "Copy what a closed site's GPU hosts need."),
     "lab": Entry("ops.cli.lab", "Boot and end a rehearsal fleet on this machine."),
+    "chaos": Entry("ops.cli.chaos", "Break the rehearsal fleet on purpose; refuses others."),
     "demo": Entry("ops.cli.demo", "From nothing to a streamed reply in the lab.", hidden=True),
 }
 """Each module holds `app`, a Typer. Help reads this table; a module is imported when its

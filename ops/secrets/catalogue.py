@@ -96,6 +96,10 @@ SECRETS = (
         "in Grafana, which keeps its own copy from its first start on", rotates=False,
     ),
     Secret(
+        "backup_ssh_key", "restic's way to the repository's host: hosts of backups",
+        "never here: ops provision makes a new one where it is gone", rotates=False,
+    ),
+    Secret(
         "backup_passphrase", "backups: data",
         "never here: backups that were made with it open with nothing else", rotates=False,
     ),

@@ -2,21 +2,16 @@
 
 import re
 import time
-import uuid
-from collections.abc import Callable
 
 import pytest
-from stack import Event, Shell, Stack, final_of, shell, slow_engine, text_of
+from killing import MAIN_PIDS, QUESTION, ask_and_kill, effects_of, wait_until_engine_answers
+from stack import Shell, Stack, final_of, shell, text_of
 
 pytestmark = pytest.mark.lab
 
-QUESTION = "How do I upgrade a model without downtime?"
-MAIN_PIDS = "systemctl show --property MainPID --value {units} | xargs"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 APP = "agent_app@8200 agent_app@8201"
 ENGINE = "engine@demo-blue"
-ATTEMPTS = 4
-Told = tuple[str, list[Event]]
 
 
 @pytest.fixture(scope="module")
@@ -27,41 +22,6 @@ def stack(stacks) -> Stack:
 @pytest.fixture(autouse=True)
 def ready(stack: Stack) -> None:
     wait_until_engine_answers(stack)
-
-
-def wait_until_engine_answers(stack: Stack) -> None:
-    """The app's own probe is up to ten seconds old: the engine is asked as well."""
-    asked = "curl -sf http://127.0.0.1:8100/metrics >/dev/null"
-    stack.lab.ssh("node1", f"timeout 200 sh -c 'until {asked}; do sleep 1; done'")
-    stack.wait_until_ready()
-
-
-def ask_and_kill(stack: Stack, units: str, cut: Callable[[set[str]], bool]) -> Told:
-    """Ask, and kill units' main processes at the first piece of the answer.
-
-    The tiny model may be through before the kill arrives: then it is asked anew, in another thread.
-    """
-    for _ in range(ATTEMPTS):
-        wait_until_engine_answers(stack)
-        thread, told = str(uuid.uuid4()), False
-        pids = stack.lab.ssh("node1", MAIN_PIDS.format(units=units))
-
-        def at_first_token(event: Event) -> None:
-            nonlocal told
-            if event[0] == "token" and not told:
-                told = True
-                opened.tell(f"kill -KILL {pids}")  # noqa: B023 (called within this round only)
-
-        with shell(stack.lab, "node1") as opened, slow_engine(stack.lab, "node1"):
-            heard = stack.chat({"message": QUESTION, "thread_id": thread}, at_first_token)
-        assert told, heard
-        if cut({name for name, _ in heard}):
-            return thread, heard
-    raise AssertionError(f"{ATTEMPTS} answers were faster than the kill")
-
-
-def effects_of(stack: Stack, thread: str) -> int:
-    return int(stack.sql(f"SELECT count(*) FROM app.tool_effects WHERE thread_id = '{thread}'"))
 
 
 def test_a_killed_app_returns_and_its_thread_resumes_with_the_effect_once(stack: Stack) -> None:

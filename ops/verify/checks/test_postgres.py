@@ -35,6 +35,11 @@ def test_the_server_runs_and_comes_back_after_a_reboot(host: Connection, cluster
     assert_unit_runs(host, "postgresql.service")
 
 
+def test_it_comes_back_when_it_is_killed(host: Connection, cluster: str) -> None:
+    found = ask(host, f"systemctl show -P Restart {cluster}").strip()
+    assert found == "on-failure", f"{cluster} has Restart={found}: nobody starts it again"
+
+
 def test_it_listens_on_the_private_address_only(
     host: Connection, address: str, fleet: Fleet
 ) -> None:

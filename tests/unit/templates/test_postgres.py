@@ -107,3 +107,10 @@ def test_a_verifier_proves_its_password_and_stays_the_same() -> None:
 def test_a_password_that_postgresql_would_normalise_is_refused(password: str) -> None:
     with pytest.raises(AnsibleError, match="role agent_app"):
         scram_verifier(password, "agent_app")
+
+
+def test_a_database_that_was_killed_comes_back_however_often() -> None:
+    unit = postgres().render("host/etc/systemd/system/postgresql@.service.d/60-rackhand.conf.j2")
+    before, service = unit.split("[Service]")
+    assert "StartLimitIntervalSec=0" in before
+    assert "Restart=on-failure\nRestartSec=2s\n" in service

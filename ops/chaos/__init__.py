@@ -1,0 +1,1 @@
+"""Faults on purpose, in the rehearsal fleet of `ops lab` and nowhere else."""
