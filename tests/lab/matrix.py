@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import pytest
 from cells import CLIENTS, Cell
 from invariants import (
     Vitals,
@@ -145,12 +146,16 @@ def run(stack: Stack, revisions: Revisions, cell: Cell) -> None:
         ops(stack, "chaos", "end", "all")
         assert_state_and_inventory_agree(stack, _agrees(cell))
         judge(watch)
+    except (KeyboardInterrupt, pytest.skip.Exception):
+        watch.judged = ""  # it was not run
+        raise
     except BaseException as problem:
         words = " ".join((str(problem) or repr(problem)).split())
         watch.judged = f"broken: {words[:160]}".replace("|", "/")
         raise
     finally:
-        write(watch.row(hosts))
+        if watch.judged:
+            write(watch.row(hosts))
         ops(stack, "chaos", "end", "all", status=None)
 
 
