@@ -205,7 +205,9 @@ def test_the_fleets_own_hosts_are_never_shut_out(
     host: Connection, target: Host, fleet: Fleet
 ) -> None:
     skip_unless(target, "fail2ban")
-    ignored = ask(host, FAIL2BAN, "get sshd ignoreip")
+    answer = host.run(FAIL2BAN, "get sshd ignoreip")
+    assert answer.rc == 0, f"fail2ban does not tell whom it spares: {answer.stderr.strip()}\n{CURE}"
+    ignored = answer.stdout.strip()
     peers = {each.private_address for each in fleet.hosts if not fleet.single}
     missing = [peer for peer in sorted(peers) if f" {peer}\n" not in f"{ignored}\n"]
     assert not missing, f"fail2ban may shut out {', '.join(missing)}\n{CURE}"
