@@ -155,7 +155,7 @@ def test_units_are_hardened_and_get_no_secret_by_argument(unit: str) -> None:
 
 LISTS = (
     "__backup_files_every", "__backup_files_cluster", "__backup_files_server",
-    "__backup_files_store", "__backup_files_of_hosts",
+    "__backup_files_store", "__backup_files_pages", "__backup_files_of_hosts",
 )  # fmt: skip
 
 
@@ -171,6 +171,14 @@ def test_what_is_laid_down_has_a_source_and_a_mode_that_hides_secrets(role: Role
             assert known or there, entry
             if entry.get("sensitive"):
                 assert entry["mode"] in ("0600", "0640")
+
+
+def test_no_unit_of_the_account_postgres_takes_its_shared_memory_away() -> None:
+    for path in (data_host().folder / "templates/host/etc/systemd/system").glob("*.service.j2"):
+        text = data_host().render(f"host/etc/systemd/system/{path.name}")
+        if "User=postgres" in text:
+            said = [line for line in text.splitlines() if line.startswith("RemoveIPC=")]
+            assert said[-1] == "RemoveIPC=false", path.name
 
 
 def test_the_key_of_the_repositorys_host_is_known_by_its_address() -> None:
