@@ -4,7 +4,7 @@ import configparser
 from typing import Any
 
 import pytest
-from rendering import BOOKWORM, TRIXIE, Role
+from rendering import BOOKWORM, JAMMY, TRIXIE, Role
 
 SECRET = "a-passphrase"
 FLEET = {
@@ -58,6 +58,13 @@ def test_a_folder_of_the_data_host_is_encrypted_pruned_and_needs_no_server() -> 
 def test_the_version_is_the_one_that_the_distribution_packages() -> None:
     found = conf(backup(TRIXIE, backup_postgres_here=True))
     assert found["rackhand"]["pg1-path"] == "/var/lib/postgresql/17/main"
+
+
+def test_an_old_release_gets_no_option_that_it_refuses() -> None:
+    found = conf(backup(JAMMY, backup_postgres_here=True))
+    assert found["rackhand"]["pg1-path"] == "/var/lib/postgresql/14/main"
+    assert "repo1-bundle" not in found["global"]
+    assert "repo1-bundle" in conf(backup(backup_postgres_here=True))["global"]
 
 
 def test_the_data_host_reaches_the_repository_over_tls_and_lets_only_it_in() -> None:
