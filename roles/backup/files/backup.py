@@ -147,12 +147,11 @@ def run(config: Config, kind: str) -> int:
         tell(config, "backup", {**known, "rackhand_backup_last_run_success": 0.0})
         raise
     tell(config, "backup", {**figures(info(config)), "rackhand_backup_last_run_success": 1.0})
-    print(f"{kind} backup done")
     return 0
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, float]:
-    """What Prometheus is told of a stanza after a backup."""
+    """What Prometheus is told of a stanza."""
     good = [backup for backup in found["backup"] if not backup.get("error")]
     last = good[-1]
     return {
