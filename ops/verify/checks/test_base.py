@@ -5,7 +5,7 @@ from __future__ import annotations
 from testinfra.host import Host as Connection
 
 from ops.fleet import Fleet, Host
-from ops.verify.ports import gpu_exporter_port, watched_ports
+from ops.verify.ports import backup_ports, gpu_exporter_port, watched_ports
 from ops.verify.probes import JOURNAL_LINES, ask, assert_access, listeners
 
 OURS = "/etc/rackhand /etc/engine /etc/agent_app /etc/nginx /srv/models /opt/agent_app"
@@ -27,7 +27,7 @@ def allowed_listeners(fleet: Fleet, host: Host) -> set[tuple[str, int]]:
         allowed |= {(private, port) for port in (5432, 6379, 6380)}
     if fleet.group("monitoring"):
         allowed |= {(private, port) for port in watched_ports(host)}
-    return allowed
+    return allowed | {(private, port) for port in backup_ports(fleet, host)}
 
 
 def test_no_unit_has_failed(host: Connection) -> None:
