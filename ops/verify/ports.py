@@ -23,6 +23,21 @@ def gpu_exporter_port(host: Host) -> int:
     return int(host.variables.get("gpu_exporter_port", 9835))
 
 
+def backup_ports(fleet: Fleet, host: Host) -> set[int]:
+    """Where the two hosts of backups listen for each other, by playbooks/group_vars/all.yml."""
+    variables, data = host.variables, fleet.first("data")
+    if fleet.single or variables.get("backup_repository", "host") != "host":
+        return set()
+    others = [
+        one.name
+        for one in (*fleet.group("monitoring"), *fleet.group("gpu"), *fleet.hosts)
+        if "data" not in one.groups
+    ]
+    repository = variables.get("backup_repository_host") or next(iter(others), "")
+    ends = (data.name, repository)
+    return {int(variables.get("backup_port", 8432))} if host.name in ends else set()
+
+
 def watched_ports(host: Host) -> set[int]:
     """The ports that a host of a watched fleet has open for its Prometheus."""
     ports = {port for port, groups in EXPORTERS.values() if groups & host.groups}

@@ -33,6 +33,7 @@ TABLES = (
     "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
     "WHERE schemaname IN ('app', 'audit', 'analytics', 'checkpoints')"
 )
+LAST = "rackhand_backup_last_success_timestamp_seconds"
 HELP = {
     "rackhand_backup_last_success_timestamp_seconds": "When the newest good backup ended.",
     "rackhand_backup_last_run_success": "1 where the last backup succeeded.",
@@ -101,7 +102,7 @@ def read_page(path: Path) -> dict[str, float]:
 
 
 def info(config: Config) -> dict[str, Any]:
-    """Return what the repository has of the stanza."""
+    """What the repository has of the stanza."""
     found = json.loads(pgbackrest(config, "info", "--output=json"))
     return dict(found[0]) if found else {"backup": [], "status": {"code": 1}}
 
@@ -131,32 +132,30 @@ def prepare(config: Config) -> int:
 
 def run(config: Config, kind: str) -> int:
     """Make a backup; `auto` is full when the last full one is old enough, else differential."""
-    before = info(config)
-    if before["status"]["code"] not in (0, 2):  # 2: no valid backup yet
-        pgbackrest(config, "stanza-create")
-    if kind == "auto":
-        full = [b["timestamp"]["stop"] for b in before["backup"] if b["type"] == "full"]
-        old = not full or time.time() - max(full) > (config["full_days"] - 0.5) * 86400
-        kind = "full" if old else "diff"
     try:
+        before = info(config)
+        if before["status"]["code"] not in (0, 2):  # 2: no valid backup yet
+            pgbackrest(config, "stanza-create")
+        if kind == "auto":
+            full = [b["timestamp"]["stop"] for b in before["backup"] if b["type"] == "full"]
+            old = not full or time.time() - max(full) > (config["full_days"] - 0.5) * 86400
+            kind = "full" if old else "diff"
         pgbackrest(config, "backup", f"--type={kind}")
     except Problem:
-        tell(config, "backup", {**figures(before), "rackhand_backup_last_run_success": 0.0})
+        # No backup at all is one of 1970, so that it alarms.
+        known = {LAST: 0.0} | read_page(Path(config["state"]) / "backup.prom")
+        tell(config, "backup", {**known, "rackhand_backup_last_run_success": 0.0})
         raise
     tell(config, "backup", {**figures(info(config)), "rackhand_backup_last_run_success": 1.0})
-    print(f"{kind} backup done")
     return 0
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, float]:
-    """What Prometheus is told of a stanza. No backup at all is one of 1970, so that it alarms."""
+    """What Prometheus is told of a stanza."""
     good = [backup for backup in found["backup"] if not backup.get("error")]
-    name = "rackhand_backup_last_success_timestamp_seconds"
-    if not good:
-        return {name: 0.0, "rackhand_backup_count": 0.0}
     last = good[-1]
     return {
-        name: float(last["timestamp"]["stop"]),
+        LAST: float(last["timestamp"]["stop"]),
         "rackhand_backup_count": float(len(good)),
         "rackhand_backup_database_size_bytes": float(last["info"]["size"]),
         "rackhand_backup_repository_size_bytes": float(last["info"]["repository"]["delta"]),
@@ -197,7 +196,8 @@ def check_repository(config: Config) -> None:
         Problem: One is damaged or missing.
     """
     # It says nothing where all is well; before 2.54 it also ends with status 0 where not.
-    said = pgbackrest(config, "verify", "--output=text")
+    told = ["--output=text"] if "--output" in call("pgbackrest", "help", "verify") else []
+    said = pgbackrest(config, "verify", *told)
     if "status: error" in said or "status: invalid" in said:
         raise Problem(f"the repository is damaged: {said.strip()[-1500:]}")
 

@@ -4,7 +4,7 @@ import configparser
 from typing import Any
 
 import pytest
-from rendering import BOOKWORM, TRIXIE, Role
+from rendering import BOOKWORM, JAMMY, TRIXIE, Role
 
 SECRET = "a-passphrase"
 FLEET = {
@@ -58,6 +58,13 @@ def test_a_folder_of_the_data_host_is_encrypted_pruned_and_needs_no_server() -> 
 def test_the_version_is_the_one_that_the_distribution_packages() -> None:
     found = conf(backup(TRIXIE, backup_postgres_here=True))
     assert found["rackhand"]["pg1-path"] == "/var/lib/postgresql/17/main"
+
+
+def test_an_old_release_gets_no_option_that_it_refuses() -> None:
+    found = conf(backup(JAMMY, backup_postgres_here=True))
+    assert found["rackhand"]["pg1-path"] == "/var/lib/postgresql/14/main"
+    assert "repo1-bundle" not in found["global"]
+    assert "repo1-bundle" in conf(backup(backup_postgres_here=True))["global"]
 
 
 def test_the_data_host_reaches_the_repository_over_tls_and_lets_only_it_in() -> None:
@@ -155,7 +162,7 @@ def test_units_are_hardened_and_get_no_secret_by_argument(unit: str) -> None:
 
 LISTS = (
     "__backup_files_every", "__backup_files_cluster", "__backup_files_server",
-    "__backup_files_store", "__backup_files_of_hosts",
+    "__backup_files_store", "__backup_files_pages", "__backup_files_of_hosts",
 )  # fmt: skip
 
 
@@ -171,6 +178,14 @@ def test_what_is_laid_down_has_a_source_and_a_mode_that_hides_secrets(role: Role
             assert known or there, entry
             if entry.get("sensitive"):
                 assert entry["mode"] in ("0600", "0640")
+
+
+def test_no_unit_of_the_account_postgres_takes_its_shared_memory_away() -> None:
+    for path in (data_host().folder / "templates/host/etc/systemd/system").glob("*.service.j2"):
+        text = data_host().render(f"host/etc/systemd/system/{path.name}")
+        if "User=postgres" in text:
+            said = [line for line in text.splitlines() if line.startswith("RemoveIPC=")]
+            assert said[-1] == "RemoveIPC=false", path.name
 
 
 def test_the_key_of_the_repositorys_host_is_known_by_its_address() -> None:

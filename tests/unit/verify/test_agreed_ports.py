@@ -33,14 +33,14 @@ def test_exporters_listen_on_the_private_address_of_a_fleet_that_is_watched() ->
     whole = fleet("front", "gpu1", "data1", "watch1")
     assert ports(whole, "front") == {8200, 8201, 8300, 8301, 9100, 9113}
     assert ports(whole, "gpu1") == {8000, 8501, 9100, 9113, 9835}
-    assert ports(whole, "data1") == {5432, 6379, 6380, 9100, 9121, 9187}
-    assert ports(whole, "watch1") == {9100}
+    assert ports(whole, "data1") == {5432, 6379, 6380, 8432, 9100, 9121, 9187}
+    assert ports(whole, "watch1") == {8432, 9100}
 
 
 def test_without_a_monitoring_host_no_exporter_may_be_there() -> None:
     whole = fleet("front", "gpu1", "data1")
     assert ports(whole, "front") == {8200, 8201, 8300, 8301}
-    assert ports(whole, "data1") == {5432, 6379, 6380}
+    assert ports(whole, "data1") == {5432, 6379, 6380, 8432}
 
 
 def test_the_playbooks_open_the_ports_that_verify_expects() -> None:
