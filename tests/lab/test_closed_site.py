@@ -1,7 +1,7 @@
 """A site that has no way outside: `site.yml` converges from a bundle alone.
 
-The host starts as bare as a server from a closed site's installer: no downloaded packages, no package
-lists, no shared wheels. Writes docs/results/<date>-closed-site.md.
+The host starts as bare as a server from a closed site's installer: no downloaded packages, no
+package lists, no shared wheels. Writes docs/results/<date>-closed-site.md.
 """
 
 import json
@@ -178,10 +178,11 @@ def test_a_reply_streams_and_figures_are_written(closed: Closed) -> None:
         ("what", "files", "MB", "seconds"),
         rows,
         f"""One host (Debian 12, all groups, stand-in engine) whose way outside was cut, without a
-package list, a downloaded package or a shared wheel. It reached the control machine's bundle over HTTP
-and the ACME server, nothing else: the distribution's archive and an address of the internet were tried
-before and after, and shut. The first run made {changed} changes and none failed, the second none; then a
-reply streamed through the edge. A bundle with one flipped byte was refused, and the file named.""",
+package list, a downloaded package or a shared wheel. It reached the control machine's bundle over
+HTTP and the ACME server, nothing else: the distribution's archive and an address of the internet
+were tried before and after, and shut. The first run made {changed} changes and none failed, the
+second none; then a reply streamed through the edge. A bundle with one flipped byte was refused, and
+the file named.""",
     )
 
 

@@ -70,6 +70,7 @@ def test_a_firewall_that_drops_forwarded_packets_is_named_with_the_cure(machine:
 def test_a_closed_lab_reaches_its_bridge_and_stays_closed_until_it_is_opened(
     machine: Machine,
 ) -> None:
+    network.FORWARDING.write_text("1")
     plan = network.allot("closed", "bookworm", 1)
     assert "masquerade" in network.rules(plan, network.is_closed(plan))
     network.close(plan)
