@@ -30,7 +30,8 @@ PORT = 8480
 #: What the lab's image has at hand for quick runs; a server from an installer has none of it.
 LAY_BARE = (
     "apt-get clean; rm -rf /var/lib/apt/lists/*; umount /srv/wheelhouse; umount /opt/vllm/*;"
-    "ls /srv/wheelhouse /opt/vllm /var/cache/apt/archives/*.deb 2>/dev/null | wc -l"
+    "find /srv/wheelhouse /opt/vllm /var/cache/apt/archives -mindepth 1"
+    " \\( -name '*.deb' -o -name '*.whl' -o -name vllm \\) | wc -l"
 )
 ANSWERS = "timeout 5 bash -c '</dev/tcp/{}/{}' 2>/dev/null && echo open || echo shut"
 
