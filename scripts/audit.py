@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         wanted = chosen.locks or locks.all_locks()
         found = list(audit(wanted, record, chosen.today))
         open_ones, notes = judge(found, explained, chosen.today, bool(chosen.locks))
-    except (OSError, ValueError, KeyError, OpsError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, OpsError) as problem:
         print(f"audit: cannot tell: {problem}", file=sys.stderr)
         return 2
     for finding in open_ones:

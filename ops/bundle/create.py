@@ -25,7 +25,7 @@ import httpx2
 from ops.bundle import licences, repository
 from ops.bundle.contents import CONTROL_LOCK, WORK, Contents, Item, Site, entries
 from ops.bundle.signing import Signer
-from ops.bundle.verification import FORMAT, KEY, MANIFEST, SIGNATURE
+from ops.bundle.verification import FORMAT, KEY, MANIFEST, SIGNATURE, dearmored
 from ops.errors import InputError, OpsError
 from ops.lab.commands import run
 from ops.lab.paths import write_atomically
@@ -34,6 +34,7 @@ from ops.mirror.download import TIMEOUT, download
 from ops.places import ROOT
 
 TREE = "rackhand.tar.gz"
+KEYRING = "key.gpg"  # the key as gpgv takes it
 SPARE = 1 << 28  # bytes left free
 AT_ONCE = 4  # downloads
 POLL = 0.3  # seconds between looks at what apt has fetched
@@ -129,6 +130,7 @@ def carry_out(
     say("packing Rackhand itself")
     write_atomically(folder / TREE, tree())
     write_atomically(folder / KEY, signer.public())
+    write_atomically(folder / KEYRING, dearmored(signer.public().encode()))
     write_atomically(folder / CONTROL_LOCK, contents.control_lock)
     write_atomically(folder / "wheels/index.html", index(contents))
     say("describing and signing it")
@@ -259,7 +261,7 @@ def sweep(contents: Contents, folder: Path) -> None:
     wanted = {item.path for item in contents.items}
     wanted |= {f"{s.folder}/{name}" for s in contents.sites for name in repository.INDEXES}
     wanted |= {f"{s.folder}/{deb.file}" for s in contents.sites for deb in s.debs}
-    wanted |= {TREE, KEY, CONTROL_LOCK, "wheels/index.html"}
+    wanted |= {TREE, KEY, KEYRING, CONTROL_LOCK, "wheels/index.html"}
     for path in sorted(folder.rglob("*"), reverse=True):
         name = path.relative_to(folder).as_posix()
         if name.split("/")[0] in (WORK, "mirror", "keys"):

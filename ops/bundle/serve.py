@@ -9,7 +9,6 @@ from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from ops.bundle.site import SERVED
 from ops.errors import OpsError
@@ -24,9 +23,10 @@ class Handler(SimpleHTTPRequestHandler):
 
     def send_head(self):  # type: ignore[no-untyped-def]
         """Refuse what is no file of a served folder."""
-        words = unquote(urlsplit(self.path).path).split("/")
-        path = Path(self.translate_path(self.path))
-        if words[1] not in SERVED or not path.is_file():
+        path = Path(self.translate_path(self.path)).resolve()
+        root = Path(self.directory).resolve()
+        served = any(path.is_relative_to(root / name) for name in SERVED)
+        if not served or not path.is_file():
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         return super().send_head()

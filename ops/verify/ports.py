@@ -45,23 +45,6 @@ def watched_ports(host: Host) -> set[int]:
     return ports | ({SLOT_METRICS} if "gpu" in host.groups else set())
 
 
-def backup_ports(fleet: Fleet, host: Host) -> set[int]:
-    """pgBackRest's port, where backups lie on another host than PostgreSQL's.
-
-    The choice is that of playbooks/group_vars/all.yml: the host that watches, or the first that
-    serves engines, or any that is none of `data`.
-    """
-    data = fleet.first("data")
-    chosen = data.variables.get("backup_repository", "posix" if fleet.single else "host")
-    if chosen != "host":
-        return set()
-    others = [*fleet.group("monitoring"), *fleet.group("gpu"), *fleet.hosts]
-    default = next((other.name for other in others if "data" not in other.groups), "")
-    holder = data.variables.get("backup_repository_host", default)
-    at = int(host.variables.get("backup_port", 8432))
-    return {at} if host.name in (data.name, holder) else set()
-
-
 def ssh_ports(host: Host) -> set[int]:
     """Where sshd of a host may be reached."""
     named = host.variables.get("hardening_ssh_ports")

@@ -1,7 +1,7 @@
 """A site that has no way outside: `site.yml` converges from a bundle alone.
 
-The host starts as bare as a server from a closed site's installer: no downloaded packages, no package
-lists, no shared wheels. Writes docs/results/<date>-closed-site.md.
+The host starts as bare as a server from a closed site's installer: no downloaded packages, no
+package lists, no shared wheels. Writes docs/results/<date>-closed-site.md.
 """
 
 import json
@@ -30,7 +30,8 @@ PORT = 8480
 #: What the lab's image has at hand for quick runs; a server from an installer has none of it.
 LAY_BARE = (
     "apt-get clean; rm -rf /var/lib/apt/lists/*; umount /srv/wheelhouse; umount /opt/vllm/*;"
-    "ls /srv/wheelhouse /opt/vllm /var/cache/apt/archives/*.deb 2>/dev/null | wc -l"
+    "find /srv/wheelhouse /opt/vllm /var/cache/apt/archives -mindepth 1"
+    " \\( -name '*.deb' -o -name '*.whl' -o -name vllm \\) | wc -l"
 )
 ANSWERS = "timeout 5 bash -c '</dev/tcp/{}/{}' 2>/dev/null && echo open || echo shut"
 
@@ -178,10 +179,11 @@ def test_a_reply_streams_and_figures_are_written(closed: Closed) -> None:
         ("what", "files", "MB", "seconds"),
         rows,
         f"""One host (Debian 12, all groups, stand-in engine) whose way outside was cut, without a
-package list, a downloaded package or a shared wheel. It reached the control machine's bundle over HTTP
-and the ACME server, nothing else: the distribution's archive and an address of the internet were tried
-before and after, and shut. The first run made {changed} changes and none failed, the second none; then a
-reply streamed through the edge. A bundle with one flipped byte was refused, and the file named.""",
+package list, a downloaded package or a shared wheel. It reached the control machine's bundle over
+HTTP and the ACME server, nothing else: the distribution's archive and an address of the internet
+were tried before and after, and shut. The first run made {changed} changes and none failed, the
+second none; then a reply streamed through the edge. A bundle with one flipped byte was refused, and
+the file named.""",
     )
 
 

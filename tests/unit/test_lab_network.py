@@ -65,3 +65,19 @@ def test_a_firewall_that_drops_forwarded_packets_is_named_with_the_cure(machine:
     assert "iptables -I FORWARD -i rh-1 -j ACCEPT" in obstacle
     machine.answers["nft -j list chains"] = {"nftables": [{"chain": chain | {"policy": "accept"}}]}
     assert network.forwarding_obstacle(LabPlan("a", 1, "bookworm", 1)) is None
+
+
+def test_a_closed_lab_reaches_its_bridge_and_stays_closed_until_it_is_opened(
+    machine: Machine,
+) -> None:
+    network.FORWARDING.write_text("1")
+    plan = network.allot("closed", "bookworm", 1)
+    assert "masquerade" in network.rules(plan, network.is_closed(plan))
+    network.close(plan)
+    network.ensure_network(plan)
+    walls = network.rules(plan, network.is_closed(plan))
+    assert "masquerade" not in walls
+    assert f'iifname "{plan.bridge}" oifname != "{plan.bridge}" drop' in walls
+    assert f"ip daddr != {plan.gateway} drop" in walls
+    network.reopen(plan)
+    assert "masquerade" in network.rules(plan, network.is_closed(plan))

@@ -18,6 +18,10 @@ from typing import ClassVar
 import pytest
 import yaml
 
+from ops.bundle import contents, create, needs
+from ops.bundle import site as site_of_bundle
+from ops.fleet import load
+from ops.lab.commands import run
 from ops.lab.mirror import signing
 from ops.lab.mirror.package import Package
 from ops.mirror import manifest as copy
@@ -239,3 +243,24 @@ def test_versions_are_ordered_as_dpkg_orders_them(older: str, newer: str) -> Non
     assert not satisfies(newer, "<=", older)
     if shutil.which("dpkg"):
         assert subprocess.run(["dpkg", "--compare-versions", older, "lt", newer]).returncode == 0
+
+
+def test_a_bundle_has_the_repositories_of_hosts_with_gpus_and_their_keys(
+    inventory: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = {"name": "m", "source": "hf://o/m", "revision": "r", "gpus": [0]}
+    fleet = load(inventory(models=[model]))
+    found = needs.Needs(hosts={"h1": "ubuntu2404"})
+    mirrors, keys = contents.gpu_mirrors(fleet, found, lambda _words: None)
+    made = contents.Contents(found, [], [], mirrors, "", [], keys)
+    names = {p.name for each in mirrors[0].repositories for p in each.packages}
+    assert {"nvidia-headless-no-dkms-580-server-open", "libnvidia-container1"} <= names
+    create.keep_keys(made, tmp_path)
+    manifest = {"repositories": create.repositories(made)}
+    used = site_of_bundle.drivers(tmp_path, manifest, "http://10.0.0.1:8480")
+    assert used["nvidia_driver_ubuntu_repo_url"].startswith("http://10.0.0.1:8480/mirror/")
+    owners = {"nvidia_driver_ubuntu": "ubuntu", "container_toolkit": "container"}
+    for prefix, owner in owners.items():
+        shown = run(["gpg", "--show-keys", "--with-colons", used[f"{prefix}_repo_key_file"]]).stdout
+        assert signing.fingerprint(owner) in shown
+    assert contents.gpu_mirrors(load(inventory(models=[])), found, lambda _words: None) == ([], {})

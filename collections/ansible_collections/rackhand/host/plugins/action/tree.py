@@ -85,6 +85,9 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = self._execute_module(
             module_name="ansible.builtin.apt", module_args=arguments, task_vars=self._variables
         )
+        # The site's own repositories are not there yet, nor is a list of what they have.
+        if self._task.check_mode and self._variables.get("base_apt_repositories"):
+            result = {key: value for key, value in result.items() if key == "diff"}
         return result
 
     def _expand(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
