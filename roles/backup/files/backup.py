@@ -27,6 +27,7 @@ START_SECONDS = 3600
 COMING = ("starting up", "not accepting connections", "not yet accepting connections")
 """What PostgreSQL says while it recovers."""
 LOCKED_SECONDS, LOCK_POLL_SECONDS = 3600, 20
+BEGUN_SECONDS = 300  # in which the host of the database has made the repository of files
 SPARE = 1.2
 """Room that a restore into the scratch folder must find: the cluster's size by this."""
 TABLES = (
@@ -354,19 +355,27 @@ def call_restic(config: Config, *words: str) -> None:
         call(*command, "unlock", environment=environment)  # only locks whose owner is gone
 
 
-def ensure_files_repository(config: Config) -> None:
-    """Make restic's repository where there is none."""
+def ensure_files_repository(config: Config) -> str:
+    """Make restic's repository where there is none: one host does, the others wait for it.
+
+    Two that begin one at the same time leave a configuration that neither's key opens.
+
+    Raises:
+        Problem: There is none, and none came.
+    """
     environment, words = restic_environment(config), ["restic", *config["files"]["options"]]
-    exists = (*words, "cat", "config")
-    try:
-        call(*exists, environment=environment)
-    except Problem as missing:
-        if "wrong password" in str(missing):
-            raise
+    deadline = time.monotonic() + BEGUN_SECONDS
+    while True:
         try:
-            call(*words, "init", environment=environment)
-        except Problem:
-            call(*exists, environment=environment)  # another host was quicker
+            return call(*words, "cat", "config", environment=environment)
+        except Problem as missing:
+            if "wrong password" in str(missing):
+                raise
+            if config["repository_keeper"]:
+                return call(*words, "init", environment=environment)
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOCK_POLL_SECONDS / 4)
 
 
 def restic(config: Config, *words: str) -> int:
