@@ -32,7 +32,7 @@ WRITTEN = {
         "alertmanager_email_to": ["person@rackhand.test"],
         "alertmanager_email_from": "watch@rackhand.test",
         "alertmanager_email_smarthost": "127.0.0.1:2525",
-        "alertmanager_email_user": "watch",
+        "alertmanager_email_username": "watch",
         "alertmanager_email_password": "mail&Leak pass/word=77",
         "alertmanager_webhook_url": "http://127.0.0.1:2580/",
         "alertmanager_webhook_token": "webhookTokenLeak-0123456789",
@@ -47,7 +47,7 @@ WRITTEN = {
 }
 NO_SECRETS = {
     "alertmanager_email_to", "alertmanager_email_from", "alertmanager_email_smarthost",
-    "alertmanager_email_user", "alertmanager_webhook_url",
+    "alertmanager_email_username", "alertmanager_webhook_url",
 }  # fmt: skip
 LAID_DOWN = "/etc/rackhand/credentials /etc/redis/cache.acl /etc/redis/state.acl"
 
