@@ -59,6 +59,8 @@ PLACES = {
     "files of others' or a group's": (
         "find / -xdev -type f ! -path '/proc/*' ! -path '/sys/*' ! -path '/usr/*' "
         f"! -path '/opt/vllm/*' ! -path '/srv/*' ! -path '{HOME}/*' ! -path '/var/log/journal/*' "
+        # pgBackRest reads its passphrase as PostgreSQL's archiver does, by the group `postgres`.
+        "! -path /etc/pgbackrest/conf.d/rackhand-secrets.conf "
         "\\( -perm /go=r \\) -exec cat {} +; "
         "find /usr/local /run -xdev -type f ! -path '/run/leak-hunt/*' ! -path '/run/log/*' "
         "! -path '/run/credentials/*' -perm /go=r -exec cat {} +"

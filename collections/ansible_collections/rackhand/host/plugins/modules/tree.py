@@ -349,14 +349,31 @@ def missing_packages(module: AnsibleModule, names: list[str]) -> list[str]:
     return [name for name in names if name not in installed]
 
 
+class QuietModule(AnsibleModule):
+    """A module whose arguments, contents of secrets among them, are told by their paths alone.
+
+    What Ansible itself would do is to write all of them into the host's journal, and at `-vvv` into
+    the run's output; `no_log` on the contents would hide every path of the result.
+    """
+
+    def _log_invocation(self) -> None:
+        paths = [str(entry.get("path")) for entry in self.params["files"]]
+        self.log(f"Invoked with {len(paths)} files: {' '.join(paths)}")
+
+    def _return_formatted(self, kwargs: dict[str, Any]) -> None:
+        files = [{**entry, "content": "(not shown)"} if "content" in entry else entry
+                 for entry in self.params["files"]]  # fmt: skip
+        kwargs.setdefault("invocation", {"module_args": {**self.params, "files": files}})
+        super()._return_formatted(kwargs)
+
+
 def main() -> None:
     """Entry point of the module."""
     os.umask(
         0o022
     )  # a hardened host's own is stricter: services could not read what is made for them
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
-            # no_log would hide every path of the result; contents of secrets never reach it.
             "files": {"type": "list", "elements": "dict", "required": True},
             "users": {"type": "list", "elements": "dict", "default": []},
             "packages": {"type": "list", "elements": "str", "default": []},
