@@ -18,10 +18,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1500)]
 
 PARTS = ("firewall", "ssh", "upgrades", "fail2ban", "kernel", "accounts")
 OFF = [word for part in PARTS for word in ("-e", f"hardening_{part}_enabled=false")]
-OURS = (
-    *("engine@", "agent_app@", "agent_app_", "gpu_exporter", "rackhand-", "remediator"),
-    *("gpu-partitions", "nvidia-persistenced"),
-)
+OURS = ("engine@", "agent_app@", "agent_app_", "gpu_exporter", "rackhand-", "remediator")
 MOST_EXPOSED = 2.0
 TITLE = "Judges that we did not write, before role hardening and after"
 HEADINGS = ("Judge", "Of what", "Before", "After", "What is left, and why")
