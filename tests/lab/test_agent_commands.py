@@ -77,7 +77,8 @@ def test_documents_of_this_machine_are_found_by_the_agent_and_leave_no_copy(
     assert (found["path"], found["collection"]) == ("pump.md", "lab")
     assert "full text serves" in ops(stack, "kb", "status")
     host = stack.fleet.first("agent").name
-    assert stack.lab.ssh(host, "ls /var/tmp | grep -v ^systemd-private- | grep rackhand || true") == ""
+    left = "ls /var/tmp | grep -v ^systemd-private- | grep rackhand || true"
+    assert stack.lab.ssh(host, left) == ""
     (tmp_path / "fan.html").unlink()
     (tmp_path / "bad.txt").unlink()
     told = ops(stack, "kb", "ingest", str(tmp_path), "--collection", "lab", "--prune", "--yes")
