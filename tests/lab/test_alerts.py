@@ -232,24 +232,26 @@ def test_a_full_kv_cache_is_told(stack: Stack, watched: Watched) -> None:
     )
 
 
-def test_a_share_of_failing_requests_is_told_once_though_it_swings(
+def test_failing_requests_are_told_once_though_they_swing_and_by_their_gravest_name(
     stack: Stack, watched: Watched
 ) -> None:
-    share = "error_rate:0.2"  # one that fails half of them makes the app unready: NotReady
+    """The only engine fails: the app is unready, which says more than the share of errors does."""
 
     def it_swings() -> None:
-        for words in ("", share):
+        for words in ("", "error_rate:1"):
             stack.lab.ssh("node1", f"echo '{words}' >{FAULTS}")
             time.sleep(25)
+        assert listed(stack)["AppErrorRate"] == "inhibited"
 
     assert_told_once_and_resolved(
         watched,
-        "AppErrorRate",
-        fault(stack, share, 4),
+        "NotReady",
+        fault(stack, "error_rate:1", 4),
         within=150,
         resolved=240,
         also=it_swings,
     )
+    assert watched.count("firing", "AppErrorRate") == (0, 0)
 
 
 def test_a_silenced_alert_is_not_told(stack: Stack, watched: Watched) -> None:
