@@ -23,6 +23,8 @@ CONFIG = Path("/etc/rackhand/backup.json")
 CREDENTIALS = Path("/etc/rackhand/credentials/backup")
 FOREIGN = 28
 """pgBackRest's exit status where the repository holds another cluster's backups."""
+BUSY, BUSY_SECONDS = 50, 20
+"""Its exit status where another process of it works on the stanza, and how long to wait for that."""
 START_SECONDS = 3600
 COMING = ("starting up", "not accepting connections", "not yet accepting connections")
 """What PostgreSQL says while it recovers."""
@@ -113,10 +115,19 @@ def prepare(config: Config) -> int:
     words = ["pgbackrest", f"--stanza={config['stanza']}", "--log-level-console=info"]
     if os.geteuid() == 0:
         words = ["runuser", "-u", "postgres", "--", *words]
-    done = subprocess.run(
-        [*words, "stanza-create"], capture_output=True, text=True, check=False, cwd="/"
-    )
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        done = subprocess.run(
+            [*words, "stanza-create"], capture_output=True, text=True, check=False, cwd="/"
+        )
+        if done.returncode != BUSY or time.monotonic() > deadline:
+            break
+        time.sleep(1)
     said = done.stdout + done.stderr
+    if done.returncode == BUSY:
+        (found,) = json.loads(call(*words[:-1], "info", "--output=json"))
+        if found["status"]["code"] in (0, 2):  # 2: no valid backup yet
+            return 0  # a backup is being made, for hours maybe: there is nothing to prepare
     if done.returncode == FOREIGN:
         print("foreign: the repository holds backups of another cluster")
         return 0
