@@ -24,7 +24,7 @@ CREDENTIALS = Path("/etc/rackhand/credentials/backup")
 FOREIGN = 28
 """pgBackRest's exit status where the repository holds another cluster's backups."""
 BUSY, BUSY_SECONDS = 50, 20
-"""Its exit status where another process of it works on the stanza, and how long to wait for that."""
+"""Its exit status where another of its processes works on the stanza; how long to wait for it."""
 START_SECONDS = 3600
 COMING = ("starting up", "not accepting connections", "not yet accepting connections")
 """What PostgreSQL says while it recovers."""
