@@ -254,6 +254,21 @@ def test_failing_requests_are_told_once_though_they_swing_and_by_their_gravest_n
     assert watched.count("firing", "AppErrorRate") == (0, 0)
 
 
+def test_a_share_of_failing_requests_is_told(stack: Stack, watched: Watched) -> None:
+    """The app is ready, and may no longer do what each request needs, as after a bad migration."""
+    psql = "runuser -u postgres -- psql -q rackhand -c '{} UPDATE ON app.api_keys {} agent_app'"
+
+    @contextlib.contextmanager
+    def refused() -> Iterator[None]:
+        revoked = psql.format("REVOKE", "FROM"), psql.format("GRANT", "TO")
+        with cause(stack.lab, *revoked), asked(stack, 4, 8):
+            yield
+            stack.lab.ssh("node1", revoked[1])  # requests go on, so that their share falls
+
+    # AppErrorRate keeps firing for a while, as a share may swing.
+    assert_told_once_and_resolved(watched, "AppErrorRate", refused(), within=150, resolved=240)
+
+
 def test_a_silenced_alert_is_not_told(stack: Stack, watched: Watched) -> None:
     watched.clear()
     ops(stack, "alerts", "silence", "RedisDown", "--for", "10m", "--why", "a test")
