@@ -251,7 +251,7 @@ def test_failing_requests_are_told_once_though_they_swing_and_by_their_gravest_n
         resolved=240,
         also=it_swings,
     )
-    # Once the app is ready again the share of the last minutes stands for itself, and is told, once.
+    # Once the app is ready again the share of the last minutes stands for itself: told, once.
     assert watched.count("firing", "AppErrorRate") <= (1, 1)
 
 
