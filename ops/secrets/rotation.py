@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-import string
 from collections.abc import Mapping, Sequence
 
 from ops.errors import InputError, OpsError
-from ops.secrets.store import Entries, Entry, new_entry
+from ops.secrets.store import Entries, Entry, make_password, make_ssh_key, new_entry
 
-LENGTH = 40
-ALPHABET = string.ascii_letters + string.digits
 NONE, BOTH, SWITCHED, FINAL = "", "both", "switched", "final"
 """Where a secret stands: before, both taken, the next one used, the next one alone."""
 SHOWN = 16
@@ -45,23 +41,7 @@ def make(name: str) -> str:
     """Return a new value for a secret."""
     if name == "remediator_ssh_key":
         return make_ssh_key()
-    return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
-
-
-def make_ssh_key() -> str:
-    """Return a new Ed25519 key as OpenSSH writes it."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return (
-        Ed25519PrivateKey.generate()
-        .private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        )
-        .decode("ascii")
-    )
+    return make_password()
 
 
 def move(entries: Entries, fingerprints: Mapping[str, str], to: str) -> None:

@@ -26,8 +26,6 @@ options:
     default: used
 """
 
-import secrets
-import string
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from ansible_collections.rackhand.host.plugins.plugin_utils.secret_store import 
     SecretStoreError,
     accepted,
     by_turn,
+    make_password,
     other,
     turn,
     used,
@@ -51,12 +50,6 @@ GIVE = {
     "by_turn": by_turn,
     "other_or_retired": lambda entry: other(entry) or entry.get("retired", ""),
 }
-ALPHABET = string.ascii_letters + string.digits
-
-
-def make_password(length: int) -> str:
-    """Return random letters and digits."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 class LookupModule(LookupBase):

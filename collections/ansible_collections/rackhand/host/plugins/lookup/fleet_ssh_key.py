@@ -22,24 +22,12 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.rackhand.host.plugins.plugin_utils.secret_store import (
     SecretStoreError,
+    make_ssh_key,
     used,
 )
 from ansible_collections.rackhand.host.plugins.plugin_utils.vault_secrets import store_of
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-
-def make_key() -> str:
-    """Return a new private key in OpenSSH's format."""
-    return (
-        Ed25519PrivateKey.generate()
-        .private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        )
-        .decode("ascii")
-    )
 
 
 def public_of(private: str) -> str:
@@ -66,7 +54,7 @@ class LookupModule(LookupBase):
         name = str(self.get_option("name"))
         store = store_of(Path(str(self.get_option("folder"))), self._loader)
         try:
-            private = used(store.ensure(name, make_key))
+            private = used(store.ensure(name, make_ssh_key))
             texts = {
                 "private": private,
                 "public": f"{public_of(private)} {self.get_option('comment')}",

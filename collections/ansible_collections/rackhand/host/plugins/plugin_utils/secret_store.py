@@ -11,11 +11,15 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
+import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+PASSWORD_LENGTH = 40
+ALPHABET = string.ascii_letters + string.digits
 FILE = "fleet.vault"
 LOCK = ".lock"
 #: What checkouts before the encrypted file kept in clear: passwords by name, the rest by suffix.
@@ -70,6 +74,27 @@ def by_turn(entry: Entry) -> list[str]:
     """Return the values of both logins, empty for one that nobody may use."""
     found = [used(entry), other(entry)]
     return found if turn(entry) == 0 else found[::-1]
+
+
+def make_password(length: int = PASSWORD_LENGTH) -> str:
+    """Return random letters and digits."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def make_ssh_key() -> str:
+    """Return a new private Ed25519 key in OpenSSH's format."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return (
+        Ed25519PrivateKey.generate()
+        .private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+        .decode("ascii")
+    )
 
 
 def new_entry(value: str) -> Entry:
