@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 from stack import Stack
+from traffic import at_work
 
 
 @dataclass
@@ -50,12 +51,5 @@ class Acknowledged:
 def chatting(stack: Stack, clients: int = 4) -> Iterator[Acknowledged]:
     """Keep clients busy meanwhile."""
     found = Acknowledged(stack)
-    running = [threading.Thread(target=found.client) for _ in range(clients)]
-    for thread in running:
-        thread.start()
-    try:
+    with at_work(found.client, found.over, clients):
         yield found
-    finally:
-        found.over.set()
-        for thread in running:
-            thread.join()

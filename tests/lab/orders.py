@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 from stack import Event, Stack
+from traffic import at_work
 
 GIVE_UP_SECONDS = 240.0
 AGAIN_SECONDS = 0.5
@@ -107,15 +108,8 @@ def _end_of(heard: list[Event]) -> str:
 def ordering(stack: Stack, clients: int = 2) -> Iterator[Orders]:
     """Keep clients ordering meanwhile; the orders under way are brought to their end."""
     running = Orders(stack, clients)
-    threads = [threading.Thread(target=running.run, daemon=True) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
+    with at_work(running.run, running.over, clients, patience=GIVE_UP_SECONDS + 30):
         yield running
-    finally:
-        running.over.set()
-        for thread in threads:
-            thread.join(GIVE_UP_SECONDS + 30)
 
 
 def teach_engines(stack: Stack) -> None:

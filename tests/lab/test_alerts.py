@@ -14,6 +14,7 @@ import pytest
 from operators import ops, ops_until
 from stack import Lab, Stack, run_site
 from stand_in_stack import stand_in_stack
+from traffic import at_work
 from watched import Watched, assert_told_once_and_resolved, cause, receivers, write
 
 from ops.secrets.vault import read_secrets
@@ -199,15 +200,8 @@ def asked(stack: Stack, at_once: int, tokens: int) -> Iterator[None]:
                     client.post("/v1/chat/completions", json=body, extensions=sni, timeout=40)
                 over.wait(0.2)
 
-    threads = [threading.Thread(target=ask, daemon=True) for _ in range(at_once)]
-    for thread in threads:
-        thread.start()
-    try:
+    with at_work(ask, over, at_once, patience=60):
         yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(60)
 
 
 @contextlib.contextmanager

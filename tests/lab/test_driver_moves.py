@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import httpx2
 import pytest
 from stack import STAND_IN, Lab, Stack, run_site
+from traffic import at_work
 
 from ops.demo.prepare import ensure_key
 from ops.lab.fleet_plan import require_plan
@@ -66,15 +67,8 @@ class Load:
 def load(stack: Stack) -> Iterator[Load]:
     """Keep two clients busy meanwhile."""
     running = Load(stack)
-    threads = [threading.Thread(target=running.run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with at_work(running.run, running.over, clients=2):
         yield running
-    finally:
-        running.over.set()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.fixture(scope="module")

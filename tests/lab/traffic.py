@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -227,15 +227,36 @@ def _judge(text: str, reason: str) -> str:
 
 
 @contextlib.contextmanager
+def at_work(
+    work: Callable[[], None],
+    over: threading.Event,
+    clients: int = 1,
+    patience: float | None = None,
+) -> Iterator[None]:
+    """Keep clients busy meanwhile, each in a thread of its own; then tell them that it is over.
+
+    Args:
+        work: What each does until `over` is set.
+        over: Set at the end.
+        clients: How many.
+        patience: Seconds to wait for each at the end; None for as long as it takes.
+    """
+    threads = [threading.Thread(target=work, daemon=patience is not None) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(patience)
+
+
+@contextlib.contextmanager
 def traffic(
     stack: Stack, *, clients: int = 8, pause: float = 0.1, door: str = ""
 ) -> Iterator[Traffic]:
     """Keep clients busy meanwhile."""
     running = Traffic(stack, clients, pause, door)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    try:
+    with at_work(running.run, running.over):
         yield running
-    finally:
-        running.over.set()
-        thread.join()
