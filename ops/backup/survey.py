@@ -102,6 +102,18 @@ def survey(fleet: Fleet) -> Survey:
     )
 
 
+def hosts_with_files(fleet: Fleet, found: Survey) -> list[str]:
+    """Hosts that back files up, by their own configuration."""
+    names = []
+    for host in fleet.hosts:
+        if host.name == found.host or host.groups & {"edge", "monitoring"}:
+            with connect(fleet, host) as connection:
+                timer = "systemctl is-enabled rackhand-backup-files.timer 2>/dev/null || true"
+                if run(connection, host, timer).strip() == "enabled":
+                    names.append(host.name)
+    return names
+
+
 def snapshots(fleet: Fleet) -> list[dict[str, Any]]:
     """The backups of files, oldest first: host, time, paths, tags.
 

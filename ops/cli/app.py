@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ops.cli.carry_out import carry_out
-from ops.cli.options import Drain, DryRun, Inventory, JsonEvents, Most, Wait, Why, Yes
+from ops.cli.options import Drain, DryRun, Inventory, JsonEvents, Most, Start, Wait, Why, Yes
 
 if TYPE_CHECKING:
     from ops.app.plan import Choices
@@ -21,9 +21,6 @@ app = typer.Typer(
 )
 
 Canary = Annotated[str, typer.Option(help="The host whose first instance goes first.")]
-Start = Annotated[
-    float, typer.Option("--ready-timeout", min=1, help="Seconds that an instance may take.")
-]
 ErrorShare = Annotated[
     float, typer.Option(min=0, max=1, help="Allowed of the first one's, beyond the others'.")
 ]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ops.cli.carry_out import carry_out
-from ops.cli.options import DryRun, Inventory, Json, JsonEvents, Wait, Why, Yes
+from ops.cli.options import DryRun, Inventory, Json, JsonEvents, Start, Wait, Why, Yes
 from ops.cli.output import print_json, print_table, tell
 
 if TYPE_CHECKING:
     from ops.backup.survey import Survey
-    from ops.fleet.model import Fleet
     from ops.operations.journal import Operation
 
 app = typer.Typer(
@@ -46,7 +45,7 @@ def run_(
     Example: ops backup run -i inventories/example --full --yes
     """
     from ops.backup.plan import plan_backup
-    from ops.backup.survey import survey
+    from ops.backup.survey import hosts_with_files, survey
     from ops.fleet import load
 
     fleet = load(inventory)
@@ -130,9 +129,7 @@ def restore(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Over the cluster of now, which is gone then.")
     ] = False,
-    ready_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds that an instance may take to start.")
-    ] = 120,
+    ready_timeout: Start = 120,
     why: Why = "",
     wait: Wait = 0,
     yes: Yes = False,
@@ -175,20 +172,6 @@ def _tell_end(operation: Operation, as_json: bool) -> None:
     typer.echo(statement(detail))
     if str(detail["aside"]).startswith("/"):
         typer.echo(f"the cluster of before is at {detail['aside']}: remove it when you are sure")
-
-
-def hosts_with_files(fleet: Fleet, found: Survey) -> list[str]:
-    """Hosts that back files up, by their own configuration."""
-    from ops.remote import connect, run
-
-    names = []
-    for host in fleet.hosts:
-        if host.name == found.host or host.groups & {"edge", "monitoring"}:
-            with connect(fleet, host) as connection:
-                timer = "systemctl is-enabled rackhand-backup-files.timer 2>/dev/null || true"
-                if run(connection, host, timer).strip() == "enabled":
-                    names.append(host.name)
-    return names
 
 
 def rows(found: Survey) -> list[dict[str, Any]]:

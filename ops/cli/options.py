@@ -21,6 +21,7 @@ Why = Annotated[str, typer.Option(help="For the journal, and for whoever is lock
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another's operation.")]
 Drain = Annotated[float, typer.Option(min=0, help="Seconds that requests under way may take.")]
 Ready = Annotated[float, typer.Option(min=1, help="Seconds that an engine may take to load.")]
+Start = Annotated[float, typer.Option(min=1, help="Seconds that an instance may take to start.")]
 Most = Annotated[int, typer.Option("--max-unavailable", min=1, help="How many are out at once.")]
 
 

@@ -15,6 +15,7 @@ from ops.cli.options import (
     Limit,
     Most,
     Ready,
+    Start,
     Wait,
     Why,
     Yes,
@@ -81,9 +82,7 @@ def app_(
     inventory: Inventory,
     max_unavailable: Most = 1,
     drain_timeout: Drain = 330,
-    ready_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds that an instance may take to start.")
-    ] = 120,
+    ready_timeout: Start = 120,
     limit: Limit = "",
     why: Why = "",
     wait: Wait = 0,

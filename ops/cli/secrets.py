@@ -13,6 +13,7 @@ from ops.cli.options import (
     Json,
     JsonEvents,
     Most,
+    Start,
     Wait,
     Why,
     Yes,
@@ -84,9 +85,7 @@ def rotate(
     ] = None,
     max_unavailable: Most = 1,
     drain_timeout: Drain = 330,
-    ready_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds that an instance may take to start.")
-    ] = 120,
+    ready_timeout: Start = 120,
     why: Why = "",
     wait: Wait = 0,
     yes: Yes = False,
