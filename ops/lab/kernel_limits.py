@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ops.lab.fleet_plan import LabPlan, load_plan
-from ops.lab.paths import STATE
+from ops.lab import network
+from ops.lab.fleet_plan import LabPlan
 
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 #: Instances that root holds on a booted host with the stack: systemd 4 to 5 and logind 1, seen on
@@ -22,15 +22,13 @@ def inotify_obstacle(plan: LabPlan) -> str | None:
     Returns:
         What is short and the cure, or None.
     """
-    found = (load_plan(path.parent.name) for path in (STATE / "labs").glob("*/lab.json"))
-    labs = {lab.name: len(lab.hosts) for lab in found if lab is not None}
-    labs[plan.name] = len(plan.hosts)
-    wanted = INOTIFY_OF_THIS_MACHINE + INOTIFY_OF_A_HOST * sum(labs.values())
+    hosts = sum(len(lab.hosts) for lab in (plan, *network.other_labs(plan.name)))
+    wanted = INOTIFY_OF_THIS_MACHINE + INOTIFY_OF_A_HOST * hosts
     limit = int(INOTIFY_INSTANCES.read_text())
     if wanted <= limit:
         return None
     return (
-        f"fs.inotify.max_user_instances is {limit}, and the {sum(labs.values())} hosts of this "
+        f"fs.inotify.max_user_instances is {limit}, and the {hosts} hosts of this "
         f"machine's labs want some {wanted}, so that the last may hang at boot; cure: "
         f"sysctl -w fs.inotify.max_user_instances={max(1024, 2 * wanted)}"
     )

@@ -24,7 +24,7 @@ def allot(name: str, image_name: str, size: int) -> LabPlan:
         OpsError: No range is free.
     """
     with locked(MACHINE_LOCK):
-        taken = {plan.index for plan in _other_labs(name)}
+        taken = {plan.index for plan in other_labs(name)}
         addresses = json.dumps(_ip("address", "show")) + json.dumps(_ip("route", "show"))
         for index in INDEXES:
             plan = LabPlan(name, index, image_name, size)
@@ -112,7 +112,7 @@ def remove_network(plan: LabPlan) -> None:
             run(["ip", "link", "delete", str(link["ifname"])], check=False)
         run(["ip", "link", "delete", plan.bridge])
     with locked(MACHINE_LOCK):
-        if not _other_labs(plan.name) and FORWARDING_WAS_OFF.exists():
+        if not other_labs(plan.name) and FORWARDING_WAS_OFF.exists():
             FORWARDING.write_text("0")
             FORWARDING_WAS_OFF.unlink()
 
@@ -136,7 +136,8 @@ def forwarding_obstacle(plan: LabPlan) -> str | None:
     return None
 
 
-def _other_labs(name: str) -> list[LabPlan]:
+def other_labs(name: str) -> list[LabPlan]:
+    """This machine's labs but the one of that name."""
     found = (load_plan(path.parent.name) for path in (STATE / "labs").glob("*/lab.json"))
     return [plan for plan in found if plan is not None and plan.name != name]
 

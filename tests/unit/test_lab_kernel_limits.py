@@ -12,7 +12,7 @@ from ops.lab.fleet_plan import LabPlan
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(kernel_limits, "STATE", tmp_path)
+    monkeypatch.setattr("ops.lab.network.STATE", tmp_path)
     monkeypatch.setattr("ops.lab.paths.STATE", tmp_path)
     monkeypatch.setattr(kernel_limits, "INOTIFY_INSTANCES", tmp_path / "max_user_instances")
     (tmp_path / "max_user_instances").write_text("128\n")

@@ -23,6 +23,8 @@ CONFIG = Path("/etc/rackhand/backup.json")
 CREDENTIALS = Path("/etc/rackhand/credentials/backup")
 FOREIGN = 28
 """pgBackRest's exit status where the repository holds another cluster's backups."""
+THERE = (0, 2)
+"""Codes of `pgbackrest info` where the stanza is there: well, or without a valid backup yet."""
 BUSY, BUSY_SECONDS = 50, 20
 """Its exit status where another of its processes works on the stanza; how long to wait for it."""
 START_SECONDS = 3600
@@ -126,7 +128,7 @@ def prepare(config: Config) -> int:
     said = done.stdout + done.stderr
     if done.returncode == BUSY:
         (found,) = json.loads(call(*words[:-1], "info", "--output=json"))
-        if found["status"]["code"] in (0, 2):  # 2: no valid backup yet
+        if found["status"]["code"] in THERE:
             return 0  # a backup is being made, for hours maybe: there is nothing to prepare
     if done.returncode == FOREIGN:
         print("foreign: the repository holds backups of another cluster")
@@ -146,7 +148,7 @@ def run(config: Config, kind: str) -> int:
     """Make a backup; `auto` is full when the last full one is old enough, else differential."""
     try:
         before = info(config)
-        if before["status"]["code"] not in (0, 2):  # 2: no valid backup yet
+        if before["status"]["code"] not in THERE:
             pgbackrest(config, "stanza-create")
         if kind == "auto":
             full = [b["timestamp"]["stop"] for b in before["backup"] if b["type"] == "full"]

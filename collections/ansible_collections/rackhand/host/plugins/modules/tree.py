@@ -369,9 +369,7 @@ class QuietModule(AnsibleModule):
 
 def main() -> None:
     """Entry point of the module."""
-    os.umask(
-        0o022
-    )  # a hardened host's own is stricter: services could not read what is made for them
+    os.umask(0o022)  # whatever the login's is: services read what is made for them
     module = QuietModule(
         argument_spec={
             "files": {"type": "list", "elements": "dict", "required": True},
