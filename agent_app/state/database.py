@@ -126,13 +126,21 @@ class PooledSaver(AsyncPostgresSaver):
             return {"configurable": {**place, "checkpoint_id": checkpoint["id"]}}
         await self._let_begin(config)
         put = super().aput
+
+        async def put_again() -> RunnableConfig:
+            """Once more where PostgreSQL went away under it: a row that is there stays as it is."""
+            try:
+                return await put(config, checkpoint, metadata, new_versions)
+            except psycopg.OperationalError:
+                return await put(config, checkpoint, metadata, new_versions)
+
         if thread not in self._starting:
-            return await put(config, checkpoint, metadata, new_versions)
+            return await put_again()
         self._starting.discard(thread)
 
         async def put_later() -> RunnableConfig:
             await asyncio.sleep(BEGIN_SECONDS)
-            return await put(config, checkpoint, metadata, new_versions)
+            return await put_again()
 
         self._begun[thread] = asyncio.create_task(put_later())
         return {"configurable": {**place, "checkpoint_id": checkpoint["id"]}}

@@ -17,7 +17,9 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
-from data_servers import PASSWORD, free_port
+from data_servers import PASSWORD
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

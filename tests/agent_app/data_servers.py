@@ -11,6 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.ports import free_port
+
 PASSWORD = "only-for-tests"
 
 ROLES = f"""
@@ -28,12 +30,6 @@ ALTER DEFAULT PRIVILEGES FOR ROLE rackhand_owner IN SCHEMA app, checkpoints, ana
 ALTER DEFAULT PRIVILEGES FOR ROLE rackhand_owner IN SCHEMA audit
     GRANT SELECT, INSERT ON TABLES TO agent_app;
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def wait_until(holds: Callable[[], bool], *, seconds: float, what: str) -> None:

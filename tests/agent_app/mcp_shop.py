@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_servers import free_port
 
 from agent_app.config import McpServer
 from agent_app.state.audit import Audit
 from agent_app.tools.mcp.link import ServerLink
 from agent_app.tools.mcp.start import _make_opener
+from tests.ports import free_port
 
 PROGRAM = Path(__file__).with_name("mcp_program.py")
 ALLOWED = ["refund", "stock", "slow_stock", "slow_refund", "fail", "big", "picture", "say",

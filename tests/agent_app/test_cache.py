@@ -9,9 +9,11 @@ import httpx2
 import pytest
 import redis.asyncio as redis
 from app_process import AppProcess
-from data_servers import PASSWORD, RedisServer, free_port
+from data_servers import PASSWORD, RedisServer
 from scripted_cloud import SECRET, ScriptedCloud
 from scripted_engine import ABORT, ScriptedEngine, Status, call_tool, chunk, say
+
+from tests.ports import free_port
 
 THEIR_TOOL = {"type": "function", "function": {"name": "weather", "parameters": {}}}
 

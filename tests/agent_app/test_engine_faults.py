@@ -4,7 +4,6 @@ import time
 import httpx2
 import pytest
 from app_process import AppProcess
-from data_servers import free_port
 from scripted_engine import (
     ABORT,
     CUT,
@@ -17,6 +16,8 @@ from scripted_engine import (
     chunk,
     say,
 )
+
+from tests.ports import free_port
 
 FAULTS = {
     "abort inside HTTP 200": [ABORT],

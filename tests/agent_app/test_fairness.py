@@ -17,9 +17,9 @@ from typing import Any
 import httpx2
 import pytest
 from app_process import ROOT, AppProcess
-from data_servers import free_port
 
 from stand_in_engine import script
+from tests.ports import free_port
 
 PLACES = 24
 TOKENS_PER_SECOND = 40  # of each answer

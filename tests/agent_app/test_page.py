@@ -49,6 +49,7 @@ class Browser:
             await self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
 
     async def say(self, message: str) -> None:
+        await expect(self.page.get_by_role("button", name="Send")).to_be_visible()
         await self.page.get_by_label("Message", exact=True).fill(message)
         await self.page.keyboard.press("Enter")
 

@@ -11,9 +11,10 @@ import httpx2
 import pytest
 from app_process import AppProcess
 from audited import sealed
-from data_servers import free_port
 from scripted_cloud import SECRET, ScriptedCloud
 from scripted_engine import CUT, USAGE, Hold, ScriptedEngine, Status, call_tool, chunk, say
+
+from tests.ports import free_port
 
 HELLO = [{"role": "user", "content": "Hello."}]
 SCHEMA = {

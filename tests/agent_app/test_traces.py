@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from app_process import AppProcess
 from collector import Collector, collecting
-from data_servers import free_port
 from scripted_engine import ScriptedEngine, Status, call_tool, say
+
+from tests.ports import free_port
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from app_process import AppProcess
-from data_servers import Postgres, free_port
+from data_servers import Postgres
 from job_client import post, submit, until
 from scripted_engine import ScriptedEngine, say
 from webhook_receiver import Receiver, arrived
 
 from agent_app.state.migrations.versions import v0004_jobs
 from agent_app.webhooks.signature import sign
+from tests.ports import free_port
 
 README = (Path(v0004_jobs.__file__).parents[3] / "README.md").read_text()
 

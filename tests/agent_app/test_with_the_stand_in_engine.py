@@ -13,7 +13,8 @@ import httpx2
 import openai
 import pytest
 from app_process import ROOT, AppProcess
-from data_servers import free_port
+
+from tests.ports import free_port
 
 DEMO = ROOT / "ops/lab/demo_model"
 

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from data_servers import free_port
 from scripted_engine import Hold
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from tests.ports import free_port
 
 
 class Receiver:

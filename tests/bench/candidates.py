@@ -16,7 +16,9 @@ from uuid import uuid4
 import httpx2
 from app_process import AppProcess
 from competitors.environments import HERE, python_of
-from data_servers import Postgres, RedisServer, free_port
+from data_servers import Postgres, RedisServer
+
+from tests.ports import free_port
 
 APP_CORE = 0
 READY_SECONDS = 240

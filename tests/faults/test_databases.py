@@ -68,11 +68,12 @@ async def conversation(app: AppProcess, thread: str) -> list[tuple[str, str]]:
     return [(m["role"], m["content"]) for m in answer.json()["messages"]]
 
 
-async def test_postgres_restarted_in_mid_stream_is_not_seen(
+async def test_postgres_restarted_in_mid_stream_costs_at_most_a_retry(
     app: AppProcess, engine: ScriptedEngine, postgres_back: Postgres
 ) -> None:
     before, hold = await held(app), Hold()
     engine.queue = [[chunk({"content": "Half, "}), hold, *say("whole.")]]
+    engine.default = lambda _body: say("Half, whole.")
 
     async def restart() -> None:
         await asyncio.to_thread(postgres_back.stop)
@@ -80,6 +81,33 @@ async def test_postgres_restarted_in_mid_stream_is_not_seen(
 
     heard = await hear_to_its_end(app, "Go on.", hold, restart)
     await finish(app, heard, "Go on.")
+    told = await conversation(app, heard.thread_id)
+    assert told == [("user", "Go on."), ("assistant", "Half, whole.")]
+    await settles(app, before)
+
+
+async def test_the_backend_that_saves_a_turn_is_ended_and_another_saves_it(
+    app: AppProcess, engine: ScriptedEngine, postgres_back: Postgres, sql: Any
+) -> None:
+    before, hold = await held(app), Hold()
+    engine.queue = [[chunk({"content": "Half, "}), hold, *say("whole.")]]
+
+    async def end_its_backend() -> None:
+        for _ in range(200):
+            ended = sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'agent_app' AND wait_event_type = 'Lock'"
+            ).fetchall()
+            if ended:
+                break
+            await asyncio.sleep(0.02)
+        assert ended == [(True,)]
+        await asyncio.to_thread(locker.rollback)
+
+    with psycopg.connect(sql.info.dsn) as locker:
+        locker.execute("LOCK TABLE checkpoints.checkpoints IN EXCLUSIVE MODE")
+        heard = await hear_to_its_end(app, "Go on.", hold, end_its_backend)
+    assert heard.names()[-1] == "done", heard.of("error")
     told = await conversation(app, heard.thread_id)
     assert told == [("user", "Go on."), ("assistant", "Half, whole.")]
     await settles(app, before)

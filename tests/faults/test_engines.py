@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx2
 from app_process import ROOT, AppProcess
-from data_servers import free_port
 from scripted_engine import Hold, ScriptedEngine, chunk, say
 from vitals import held, settles
+
+from tests.ports import free_port
 
 TEXT = "One two three four five six seven eight nine ten eleven twelve."
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import free_port, prometheus_server
+from servers import prometheus_server
 
 from ops.errors import InputError, RemoteError
 from ops.fleet import load
 from ops.monitoring import Prometheus, Service, prometheus
+from tests.ports import free_port
 
 CONFIG = """
 global: {scrape_interval: 200ms, evaluation_interval: 200ms}
