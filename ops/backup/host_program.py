@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 CONFIG = Path("/etc/rackhand/backup.json")
+STREAM = Path("/etc/rackhand/wal_stream.json")
+RECEIVED = Path("/var/lib/postgresql/received-wal")
+"""WAL that another host received and the repository lacks; recovery looks here next."""
 RECORDS = Path("/var/lib/rackhand-backup/restores")
 PROGRAM_FOLDER = Path("/run/rackhand-restore")
 FLUSH_SECONDS = 90.0
@@ -130,6 +133,8 @@ def survey() -> dict[str, Any]:
     found["running"] = cluster.running
     found["system"] = cluster.system
     found["cluster_bytes"] = size(cluster.data) if cluster.data.exists() else 0
+    stream = json.loads(STREAM.read_text(encoding="utf-8")) if STREAM.exists() else {}
+    found["wal_receiver"] = stream.get("receiver", "")
     found["free_bytes"] = shutil.disk_usage(cluster.data.parent).free
     return found
 
@@ -225,15 +230,24 @@ def restore(operation: str, **job: Any) -> dict[str, Any]:
             write_record(operation, stage="files")
             # What is there, of a restore that died or of the old cluster, is not fetched again.
             delta = ["--delta"] if any(cluster.data.iterdir()) else []
-            cluster.pgbackrest("restore", *delta, *job["arguments"])
+            cluster.pgbackrest("restore", *delta, *job["arguments"], *from_received(cluster))
             write_record(operation, restored=True)
         write_record(operation, stage="recovery")
         recovered = recover(cluster)
+        shutil.rmtree(RECEIVED, ignore_errors=True)
         return write_record(
             operation, stage="ended", ended=time.time(), seconds=time.time() - began, **recovered
         )
     except Problem as problem:
         return write_record(operation, problem=str(problem))
+
+
+def from_received(cluster: Cluster) -> list[str]:
+    """Have recovery look into the repository first, then at what another host received."""
+    if not RECEIVED.exists():
+        return []
+    command = f'pgbackrest --stanza={cluster.stanza} archive-get %f "%p" || cp "{RECEIVED}/%f" "%p"'
+    return [f"--recovery-option=restore_command={command}"]
 
 
 def aside_of(cluster: Cluster, operation: str) -> Path:
@@ -325,6 +339,7 @@ def undo(operation: str) -> dict[str, Any]:
         leave_timeline(cluster)
     call("systemctl", "reset-failed", cluster.unit, check=False)
     call("systemctl", "start", cluster.unit)
+    shutil.rmtree(RECEIVED, ignore_errors=True)
     write_record(operation, undone=True)
     return {"said": "the cluster of before serves again"}
 

@@ -112,6 +112,10 @@ def plan_restore(fleet: Fleet, found: Survey, target: Target, choices: Choices) 
         steps.append(
             Step("backup.flush", found.host, "what was committed until now is archived as well")
         )
+    elif found.wal_receiver and not target.label:
+        system = {"system": backup.system}
+        title = f"{found.wal_receiver}: WAL that it received and that was not archived"
+        steps.append(Step("backup.bring_wal", found.wal_receiver, title, system))
     values: dict[str, Any] = {
         "arguments": arguments, "in_place": choices.in_place, "bytes": backup.cluster_bytes,
     }  # fmt: skip
@@ -148,7 +152,7 @@ def _recovery(found: Survey, target: Target) -> tuple[Backup, list[str], str]:
         return backup, arguments, f"as it was when backup {backup.label} ended"
     assert found.listing.earliest  # refuses an empty repository
     backup = found.listing.backups[-1]
-    return backup, ["--type=default", f"--set={backup.label}"], "to the last that was archived"
+    return backup, ["--type=default", f"--set={backup.label}"], "to the last that is there"
 
 
 def _check_room(found: Survey, backup: Backup, choices: Choices) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from ops.app.host import AppHost
 from ops.app.state import Instance, instances
 from ops.backup.listing import stated
 from ops.backup.plan import size
-from ops.backup.survey import COMMAND, PROGRAM, ask
+from ops.backup.survey import COMMAND, PROGRAM, WAL_PROGRAM, ask
 from ops.errors import OpsError
 from ops.operations.plan import Step
 from ops.operations.work import Context, host_of
@@ -182,6 +183,25 @@ class StartApp(StopApp):
         StopApp.do(self)
 
 
+class BringWal(BackupStep):
+    """WAL that this host received and the repository lacks lies where the recovery looks for it."""
+
+    def do(self) -> None:
+        system = str(self.values["system"])
+        program = f"python3 -c {quote(WAL_PROGRAM.read_text(encoding='utf-8'))}"
+        data = self.context.fleet.first("data")
+        with self.on() as here, connect(self.context.fleet, data) as there:
+            names = json.loads(self.ssh(here, f"{program} list {system}"))
+            for name in names:
+                offered = self.ssh(here, f"{program} offer {system} {name}")
+                said: list[str] = []
+                if pipe(there, data, f"{program} take {name}", offered, said.append):
+                    raise OpsError(
+                        f"{name} could not be brought: " + " ".join(said)[-1500:], place=data.name
+                    )
+        self.context.say(f"{len(names)} WAL file(s) that were not archived yet")
+
+
 class Restore(BackupStep):
     """The cluster is the repository's, as far as the target says, and serves."""
 
@@ -268,6 +288,7 @@ KINDS = {
     "backup.flush": Flush,
     "backup.stop_app": StopApp,
     "backup.start_app": StartApp,
+    "backup.bring_wal": BringWal,
     "backup.restore": Restore,
     "backup.put_back_files": PutBackFiles,
     "backup.begin": Begin,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fabric import Connection
 
 PROGRAM = files("ops.backup").joinpath("host_program.py")
+WAL_PROGRAM = files("ops.backup").joinpath("wal_program.py")
 COMMAND = "/usr/local/lib/rackhand/backup"
 
 
@@ -35,6 +36,7 @@ class Survey:
         system: System identifier of the cluster there; 0 where there is none.
         cluster_bytes: What it takes on the disk.
         free_bytes: What its file system has left.
+        wal_receiver: The host that receives WAL as it is written; empty where none does.
     """
 
     host: str
@@ -45,6 +47,7 @@ class Survey:
     system: int
     cluster_bytes: int
     free_bytes: int
+    wal_receiver: str = ""
 
     @property
     def runs_on(self) -> str:
@@ -99,6 +102,7 @@ def survey(fleet: Fleet) -> Survey:
         system=int(found["system"]),
         cluster_bytes=int(found["cluster_bytes"]),
         free_bytes=int(found["free_bytes"]),
+        wal_receiver=found["wal_receiver"],
     )
 
 

@@ -136,7 +136,7 @@ def restore(
     dry_run: DryRun = False,
     as_json: JsonEvents = False,
 ) -> None:
-    """Bring the database back: to the last that was archived, a moment, or a backup.
+    """Bring the database back: to the last that is there, a moment, or a backup.
 
     The app stops meanwhile. The cluster of now is kept beside the new one; a
     failure brings it back. On a fresh data host run site.yml first.

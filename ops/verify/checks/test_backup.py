@@ -13,6 +13,7 @@ from ops.verify.probes import ask, assert_access, assert_unit_runs
 
 GROUPS = ("data",)
 CONFIG = "/etc/rackhand/backup.json"
+STREAM = "/etc/rackhand/wal_stream.json"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,19 @@ def test_wal_is_archived(host: Connection, stanza: dict[str, Any]) -> None:
     )
     assert ask(host, "runuser -u postgres -- psql -XAtc %s", failing) == "0", (
         "WAL cannot be archived\ncure: ops backup list says why"
+    )
+
+
+def test_commits_wait_for_the_host_that_receives_wal(host: Connection) -> None:
+    if not host.file(STREAM).exists:
+        pytest.skip("wal_stream_enabled is off")
+    assert_unit_runs(host, "rackhand-wal-guard.service")
+    query = (
+        "SELECT string_agg(sync_state, ' ') FROM pg_stat_replication "
+        "WHERE application_name = 'rackhand_wal'"
+    )
+    assert ask(host, "runuser -u postgres -- psql -XAtc %s", query) == "sync", (
+        "the host that receives WAL is away\ncure: docs/runbooks/WalStreamDown.md"
     )
 
 

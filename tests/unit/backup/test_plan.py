@@ -26,6 +26,9 @@ CONFIG = {
 }  # fmt: skip
 SURVEY = Survey("data", CONFIG, LISTING, NOW, True, SYSTEM, GIB, 100 * GIB)
 
+DESTROYED = replace(SURVEY, system=1, wal_receiver="watch")
+"""A fresh host in the place of one whose commits waited for the other's disk."""
+
 
 def host(name: str, *groups: str) -> Host:
     return Host(name=name, address="10.0.0.1", groups=frozenset(groups), private_address="")
@@ -83,7 +86,11 @@ def test_the_app_stops_on_every_host_before_and_starts_after_the_restore() -> No
 
 
 def test_every_step_of_a_plan_has_its_work() -> None:
-    plans = [restored(), plan_backup(SURVEY, ["data"], full=False, why="")]
+    plans = [
+        restored(),
+        restored(survey=DESTROYED),
+        plan_backup(SURVEY, ["data"], full=False, why=""),
+    ]
     assert {step.kind for plan in plans for step in plan.steps} == set(KINDS)
 
 
@@ -91,6 +98,26 @@ def test_a_fresh_host_has_nothing_to_archive_first_and_says_whose_cluster_goes()
     plan = restored(survey=replace(SURVEY, system=1))
     assert "flush" not in [kind for kind, _ in kinds(plan)]
     assert any("fresh host" in warning for warning in plan.warnings)
+
+
+def test_what_was_received_and_not_archived_comes_along_to_a_fresh_host() -> None:
+    plan = restored(survey=DESTROYED)
+    brought = next(step for step in plan.steps if step.kind == "backup.bring_wal")
+    assert (brought.host, brought.values) == ("watch", {"system": SYSTEM})
+    assert plan.steps.index(brought) < [kind for kind, _ in kinds(plan)].index("restore")
+
+
+@pytest.mark.parametrize(
+    ("survey", "target"),
+    [
+        (replace(SURVEY, wal_receiver="watch"), Target()),
+        (DESTROYED, Target.of(None, LISTING.backups[0].label)),
+        (replace(DESTROYED, wal_receiver=""), Target()),
+    ],
+    ids=["the host lives and archives it", "a backup as it was", "nobody received any"],
+)
+def test_otherwise_nothing_is_brought(survey: Survey, target: Target) -> None:
+    assert "bring_wal" not in [kind for kind, _ in kinds(restored(target, survey))]
 
 
 def test_the_latest_is_all_that_was_archived() -> None:

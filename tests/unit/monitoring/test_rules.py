@@ -166,8 +166,9 @@ def known_metrics() -> set[str]:
     facts = (ROOT / "roles/exporters/files/facts.py").read_text()
     found |= set(re.findall(r'^    "(rackhand_\w+)":', facts, re.MULTILINE))
     found |= {rule.record for rule in rules() if rule.record}
-    backup = (ROOT / "roles/backup/files/backup.py").read_text()
-    found |= set(re.findall(r'^    "(rackhand_backup_\w+)":', backup, re.MULTILINE))
+    for program in ("backup/files/backup.py", "wal_stream/files/wal_guard.py"):
+        text = (ROOT / "roles" / program).read_text()
+        found |= set(re.findall(r'^    "(rackhand_\w+)":', text, re.MULTILINE))
     return found | {"up"}  # Prometheus' own
 
 

@@ -1,0 +1,105 @@
+#!/usr/bin/python3
+# Laid down by Rackhand; changes here are overwritten.
+"""Receive the WAL of the fleet's PostgreSQL as it is written, for the moment its host is lost.
+
+pg_receivewal does the work and says to the server what is on this disk; this program runs it, keeps
+the WAL of each cluster in a folder of its own (a fresh data host must not overwrite what the lost
+one left), and removes what the repository of backups has. Standard library of the host's Python.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CONFIG = Path("/etc/rackhand/wal_stream.json")
+RETRY_SECONDS = 1.0
+PRUNE_SECONDS = 10.0
+KEPT_ASIDE = 3
+SEGMENT = re.compile(r"[0-9A-F]{24}")
+ELSEWHERE = re.compile(
+    r"has already been removed|is ahead of the WAL flush position|not in this server's history"
+)
+"""pg_receivewal's words where the server cannot go on from what is here: it was restored to an
+earlier moment, or the receiver was away for longer than the server keeps WAL."""
+
+
+def newest(program: str) -> str:
+    """A program of the newest PostgreSQL client of this host."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), key=lambda path: int(path.parts[4])
+    )
+    return str(found[-1]) if found else program
+
+
+def identify(config: dict[str, Any]) -> str:
+    """The system identifier of the cluster that answers; empty where none does."""
+    done = subprocess.run(
+        ["psql", "-XAtq", "-d", config["connection"] + " replication=true",
+         "-c", "IDENTIFY_SYSTEM"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        say(f"<4>{config['receiver']}: {done.stderr.strip()}")
+        return ""
+    return done.stdout.split("|")[0].strip()
+
+
+def say(words: str) -> None:
+    """Tell the journal."""
+    print(words, flush=True)
+
+
+def prune(config: dict[str, Any], folder: Path) -> None:
+    """Remove finished segments that the repository of backups has."""
+    for path in folder.iterdir():
+        if SEGMENT.fullmatch(path.name):
+            stored = Path(config["repository"]).glob(f"*/{path.name[:16]}/{path.name}-*")
+            if any(not one.name.endswith(".tmp") for one in stored):
+                path.unlink()
+
+
+def put_aside(folder: Path) -> None:
+    """Keep what the server does not go on from; of such folders the newest few."""
+    folder.rename(folder.with_name(f"{folder.name}.{int(time.time())}"))
+    for old in sorted(folder.parent.glob(f"{folder.name}.*"))[:-KEPT_ASIDE]:
+        for path in old.iterdir():
+            path.unlink()
+        old.rmdir()
+
+
+def receive(config: dict[str, Any], system: str) -> None:
+    """Receive until the stream ends."""
+    folder = Path(config["state"]) / system
+    folder.mkdir(mode=0o700, exist_ok=True)
+    words = [newest("pg_receivewal"), f"--directory={folder}", "--synchronous", "--no-loop",
+             "--status-interval=1", f"--dbname={config['connection']}"]  # fmt: skip
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        while True:
+            try:
+                _, said = process.communicate(timeout=PRUNE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                prune(config, folder)
+    if said.strip():
+        say(f"<4>{said.strip()}")
+    if ELSEWHERE.search(said):
+        put_aside(folder)
+
+
+def main() -> int:
+    """Receive for ever."""
+    config = json.loads(CONFIG.read_text(encoding="utf-8"))
+    while True:
+        if system := identify(config):
+            receive(config, system)
+        time.sleep(RETRY_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
