@@ -25,6 +25,8 @@ RECEIVED = Path("/var/lib/postgresql/received-wal")
 """WAL that another host received and the repository lacks; recovery looks here next."""
 RECORDS = Path("/var/lib/rackhand-backup/restores")
 PROGRAM_FOLDER = Path("/run/rackhand-restore")
+IN_PLACE = "the restore was in place, the cluster of before is gone; "
+WHOLE, HALF = "the restored one serves", "what is there is not whole: run ops restore again"
 FLUSH_SECONDS = 90.0
 POLL_SECONDS = 0.5
 START_SECONDS = 20.0
@@ -328,7 +330,9 @@ def undo(operation: str) -> dict[str, Any]:
     if record.get("undone") or not record:
         return {"said": "nothing was changed"}
     if record.get("aside") == "in place":
-        raise Problem("the restore was in place: the cluster of before is gone; restore again")
+        write_record(operation, undone=True)
+        whole = bool(record.get("ended"))
+        return {"said": "", "lasting": IN_PLACE + (WHOLE if whole else HALF)}
     call("systemctl", "stop", cluster.unit)
     aside = aside_of(cluster, operation)
     if aside.exists():

@@ -22,7 +22,7 @@ from ops.backup.plan import size
 from ops.backup.survey import COMMAND, PROGRAM, WAL_PROGRAM, ask
 from ops.errors import OpsError
 from ops.operations.plan import Step
-from ops.operations.work import Context, host_of
+from ops.operations.work import Context, LastingError, host_of
 from ops.remote import connect, pipe, run
 
 if TYPE_CHECKING:
@@ -228,9 +228,10 @@ class Restore(BackupStep):
 
     def undo(self) -> None:
         with self.on() as connection:
-            self.context.say(
-                str(ask(connection, self.host, "undo", operation=self.context.operation)["said"])
-            )
+            found = ask(connection, self.host, "undo", operation=self.context.operation)
+        if found.get("lasting"):
+            raise LastingError(found["lasting"], place=self.host.name)
+        self.context.say(str(found["said"]))
 
 
 class PutBackFiles(BackupStep):

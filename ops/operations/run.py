@@ -25,7 +25,7 @@ from ops.operations import keeper
 from ops.operations.journal import Event, Operation
 from ops.operations.keeper import Hold, LockedError, LockLostError
 from ops.operations.plan import Plan, Step
-from ops.operations.work import Context, Work, make_work
+from ops.operations.work import Context, LastingError, Work, make_work
 
 WAIT_POLL_SECONDS = 2.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -117,9 +117,13 @@ class Runner:
                 why = str(error) or repr(error)
                 self._write(Event.FAILED, step=number, why=why)
                 self._tell(number, Event.FAILED, why=why)
-                self.backward()
+                became = "everything was brought back"
+                try:
+                    self.backward()
+                except LastingError as lasting:
+                    became = str(lasting)
                 raise RolledBackError(
-                    f"{self._step(number).title}: {why}\neverything was brought back",
+                    f"{self._step(number).title}: {why}\n{became}",
                     place=f"operation {self.operation.id}",
                     cure=f"ops show {self.operation.id} tells it step by step",
                 ) from error
@@ -131,26 +135,30 @@ class Runner:
 
         Raises:
             StuckError: Something could not be undone; the operation stays open.
+            LastingError: Something never can be; the operation has ended.
         """
         stuck: dict[str, str] = {}
+        lasting: list[str] = []
         for number in reversed(self.operation.touched()):
             step = self._step(number)
             if step.host in stuck:
                 continue
             self._write(Event.UNDO, step=number)
             self._tell(number, Event.UNDO)
-            began = time.monotonic()
+            began, why = time.monotonic(), ""
             try:
                 self._work(number).undo()
             except LockLostError:
                 raise
+            except LastingError as error:
+                lasting.append(why := str(error))
             except Exception as error:
                 stuck[step.host] = why = str(error) or repr(error)
                 self._write(Event.STUCK, step=number, why=why)
                 self._tell(number, Event.STUCK, why=why)
                 continue
-            self._write(Event.UNDONE, step=number)
-            self._tell(number, Event.UNDONE, time.monotonic() - began)
+            self._write(Event.UNDONE, step=number, **({"why": why} if why else {}))
+            self._tell(number, Event.UNDONE, time.monotonic() - began, why)
         if stuck:
             raise StuckError(
                 "not everything could be brought back:\n"
@@ -159,6 +167,11 @@ class Runner:
                 cure=f"mend that, then: ops resume {self.operation.id}",
             )
         self._write(Event.END, back=True)
+        if lasting:
+            raise LastingError(
+                "the rest was brought back:\n" + "\n".join(f"  {why}" for why in lasting),
+                place=f"operation {self.operation.id}",
+            )
         return self.operation
 
     def turn(self) -> None:

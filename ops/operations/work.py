@@ -43,6 +43,10 @@ class Context:
     note: Callable[[Mapping[str, Any]], None]
 
 
+class LastingError(OpsError):
+    """An undo found that nothing can bring back what the step did, now or later."""
+
+
 class Work(Protocol):
     """What a step does. Every method may be called again after a death in the middle of it."""
 
@@ -60,6 +64,7 @@ class Work(Protocol):
         """Bring back what was before, whatever of `do` happened.
 
         Raises:
+            LastingError: It never can be; the rest is brought back.
             OpsError: It cannot be now; a person, or a later resume, has to.
         """
 

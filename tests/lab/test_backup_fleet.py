@@ -137,7 +137,7 @@ def test_a_destroyed_data_host_comes_back_with_all_that_was_archived(stack: Stac
     wait_for_backup_of(stack)
 
 
-COMMIT = "SELECT pg_current_xact_id()"
+COMMIT = "SELECT pg_logical_emit_message(true, 'test', 'a commit that writes')"
 
 
 def synchronous(stack: Stack) -> bool:

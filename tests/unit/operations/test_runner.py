@@ -13,7 +13,7 @@ from ops.fleet.model import Fleet, Host
 from ops.operations.journal import Event, Operation, Status, status
 from ops.operations.plan import Plan, Step
 from ops.operations.run import PausedError, RolledBackError, Runner, StopFlag, StuckError
-from ops.operations.work import Context, Work
+from ops.operations.work import Context, LastingError, Work
 
 STEPS = tuple(
     Step(kind=f"set.{name}", host=host, title=f"set {name}", values={"name": name})
@@ -38,6 +38,7 @@ class World:
     entries: list[dict[str, Any]] = field(default_factory=list)
     fails: set[str] = field(default_factory=set)
     undo_fails: set[str] = field(default_factory=set)
+    lasts: set[str] = field(default_factory=set)
     die_at: int = -1
     ticks: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -89,6 +90,8 @@ class SetThing:
         self.world.tick()
         if self.name in self.world.undo_fails:
             raise OpsError(f"{self.name} is away")
+        if self.name in self.world.lasts:
+            raise LastingError(f"{self.name} is gone for good")
         self.world.things[self.name] = self.detail.get("before", self.world.things[self.name])
         self.world.tick()
 
@@ -172,6 +175,25 @@ def test_a_host_that_is_lost_while_going_back_does_not_hold_up_the_others() -> N
     world.entries.append({"event": "taken", "at": 0.0, "how": "resume"})
     assert world.runner().backward().status == Status.ROLLED_BACK
     assert set(world.things.values()) == {"old"}
+
+
+def test_what_nothing_can_bring_back_is_told_and_the_operation_ends() -> None:
+    world = World(fails={"d"}, lasts={"b"})
+    with pytest.raises(RolledBackError, match=r"rest was brought back:\s+b is gone for good"):
+        world.runner().forward()
+    assert world.things == {"a": "old", "b": "new", "c": "old", "d": "old"}
+    assert status(world.entries, held=False) == Status.ROLLED_BACK
+
+
+def test_an_abort_says_what_nothing_can_bring_back() -> None:
+    world = World(lasts={"a"}, die_at=instants(World()) - 3)
+    with suppress(Killed):
+        world.runner().forward()
+    runner = world.runner()
+    runner.turn()
+    with pytest.raises(LastingError, match="a is gone for good"):
+        runner.backward()
+    assert status(world.entries, held=False) == Status.ROLLED_BACK
 
 
 def test_a_stop_that_was_asked_for_comes_between_two_steps_and_says_what_is_true() -> None:
