@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(2400)]
 
 NOTES = (
     "Labs of the stand-in engine. Acknowledged: the client saw the closing event. "
-    "The recovery point is the last transaction that is back, as `ops restore` states it; below 0 s "
-    "it was committed after the power was told to go, before it was gone."
+    "The recovery point is the last transaction that is back, as `ops restore` states it. "
+    "Below 0 s: committed after the power was told to go, before it was gone."
 )
 
 
