@@ -29,6 +29,8 @@ IN_PLACE = "the restore was in place, the cluster of before is gone; "
 WHOLE, HALF = "the restored one serves", "what is there is not whole: run ops restore again"
 FLUSH_SECONDS = 90.0
 POLL_SECONDS = 0.5
+RESTARTS = 3
+"""A recovery that ended so often ends the same way again."""
 START_SECONDS = 20.0
 """A unit that was told to start is under way by then."""
 TABLES = (
@@ -121,7 +123,10 @@ def size(folder: Path) -> int:
 def survey() -> dict[str, Any]:
     """What is true here now."""
     config = load_config()
-    found: dict[str, Any] = {"config": config, "problem": "", "info": [], "now": time.time()}
+    found: dict[str, Any] = {
+        "config": config, "problem": "", "info": [], "now": time.time(),
+        "timeline": 1, "history": "",
+    }  # fmt: skip
     if not config or not config["postgres"]:
         return {**found, "config": {}}
     cluster = Cluster(config)
@@ -130,6 +135,8 @@ def survey() -> dict[str, Any]:
         code = found["info"][0]["status"]["code"] if found["info"] else 0
         if code not in (0, 1, 2, 3):  # well; no stanza, no backup, no data yet
             found["problem"] = found["info"][0]["status"]["message"]
+        else:
+            found["timeline"], found["history"] = newest_timeline(cluster, found["info"])
     except Problem as problem:
         found["problem"] = str(problem)
     found["running"] = cluster.running
@@ -139,6 +146,18 @@ def survey() -> dict[str, Any]:
     found["wal_receiver"] = stream.get("receiver", "")
     found["free_bytes"] = shutil.disk_usage(cluster.data.parent).free
     return found
+
+
+def newest_timeline(cluster: Cluster, info: list[dict[str, Any]]) -> tuple[int, str]:
+    """The newest timeline of which the repository knows, and PostgreSQL's history file of it."""
+    archives = [one["id"] for one in info[0]["archive"]] if info else []
+    if not archives:
+        return 1, ""
+    folder = f"archive/{cluster.stanza}/{archives[-1]}"
+    names = cluster.pgbackrest("repo-ls", folder, "--filter=^[0-9A-F]{8}\\.history$").split()
+    if not names:
+        return 1, ""
+    return int(max(names)[:8], 16), cluster.pgbackrest("repo-get", f"{folder}/{max(names)}")
 
 
 def flush() -> dict[str, Any]:
@@ -285,6 +304,7 @@ def recover(cluster: Cluster) -> dict[str, Any]:
     """
     since = time.time()
     call("systemctl", "reset-failed", cluster.unit, check=False)
+    before = restarts(cluster)
     call("systemctl", "start", "--no-block", cluster.unit)
     while True:
         time.sleep(POLL_SECONDS)
@@ -292,7 +312,7 @@ def recover(cluster: Cluster) -> dict[str, Any]:
             break
         state = call("systemctl", "is-active", cluster.unit, check=False).stdout.strip()
         gone = state == "inactive" and time.time() - since > START_SECONDS
-        if state == "failed" or gone:
+        if state == "failed" or gone or restarts(cluster) - before >= RESTARTS:
             raise Problem(f"PostgreSQL stopped in its recovery:\n{lines(cluster, since)}")
     told = cluster.sql(POINT).split("|")
     tables = int(cluster.sql(TABLES, database="rackhand"))
@@ -300,6 +320,12 @@ def recover(cluster: Cluster) -> dict[str, Any]:
         raise Problem("the restored database has no table of the app")
     last = float(told[0]) if told[0] else last_commit(cluster, since)
     return {"recovered_to": last, "timeline": int(told[1]), "tables": tables}
+
+
+def restarts(cluster: Cluster) -> int:
+    """How often systemd started it anew by itself since it was last told to forget."""
+    said = call("systemctl", "show", "--value", "-p", "NRestarts", cluster.unit, check=False)
+    return int(said.stdout.strip() or 0)
 
 
 def last_commit(cluster: Cluster, since: float) -> float:

@@ -17,6 +17,8 @@ from ops.operations.plan import Plan, Step
 SPARE = 1.1
 """Room that a restore must find: the cluster's size by this."""
 LATEST = "latest"
+CURRENT_TIMELINE = "--recovery-option=recovery_target_timeline=current"
+"""A backup as it was needs no way to the newest timeline, and may have none."""
 MIB, GIB = 1 << 20, 1 << 30
 
 
@@ -148,10 +150,12 @@ def _recovery(found: Survey, target: Target) -> tuple[Backup, list[str], str]:
         return backup, arguments, f"as it was at {stated(target.moment)}"
     if target.label:
         backup = found.listing.backup(target.label)
-        arguments = ["--type=immediate", "--target-action=promote", f"--set={backup.label}"]
+        arguments = [
+            "--type=immediate", "--target-action=promote", CURRENT_TIMELINE,
+            f"--set={backup.label}",
+        ]  # fmt: skip
         return backup, arguments, f"as it was when backup {backup.label} ended"
-    assert found.listing.earliest  # refuses an empty repository
-    backup = found.listing.backups[-1]
+    backup = found.listing.newest()
     return backup, ["--type=default", f"--set={backup.label}"], "to the last that is there"
 
 

@@ -96,7 +96,7 @@ def survey(fleet: Fleet) -> Survey:
     return Survey(
         host=host.name,
         config=found["config"],
-        listing=Listing.parse(found["info"]),
+        listing=Listing.parse(found["info"], found["timeline"], found["history"]),
         now=datetime.fromtimestamp(found["now"], UTC),
         running=found["running"],
         system=int(found["system"]),

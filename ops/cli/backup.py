@@ -84,6 +84,8 @@ def list_(inventory: Inventory, as_json: Json = False) -> None:
         tell(
             f"any moment from {stated(backups[0].ended)} on can be restored: ops restore --to TIME"
         )
+    if not all(map(found.listing.leads_to_now, backups)):
+        tell("given up: of a restored cluster that is no longer; only --backup brings it back")
     if not found.ours:
         tell("these are of another cluster than the one that serves: ops restore brings it back")
     for warning in unprotected(found):
@@ -181,8 +183,9 @@ def rows(found: Survey) -> list[dict[str, Any]]:
 
     return [
         {
-            "label": one.label, "kind": one.kind, "ended": stated(one.ended),
+            "label": one.label, "ended": stated(one.ended),
             "cluster": size(one.cluster_bytes), "stored": size(one.stored_bytes),
+            "kind": one.kind if found.listing.leads_to_now(one) else f"{one.kind}, given up",
         }
         for one in found.listing.backups
     ]  # fmt: skip

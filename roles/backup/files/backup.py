@@ -239,7 +239,8 @@ def restore_and_read(config: Config) -> str:
     try:
         pgbackrest(
             config, "restore", f"--pg1-path={data}", "--type=immediate", "--target-action=promote",
-            "--archive-mode=off", f"--set={backups[-1]['label']}",
+            "--recovery-option=recovery_target_timeline=current", "--archive-mode=off",
+            f"--set={backups[-1]['label']}",
         )  # fmt: skip
         return f"{backups[-1]['label']}: {read_cluster(config, data)}"
     finally:

@@ -42,6 +42,36 @@ def test_a_moment_begins_at_the_newest_backup_that_ended_before_it() -> None:
     assert found.before(NOW, NOW) == found.backups[1]
 
 
+HISTORY = "1\t0/3000200\tbefore 2026-11-26\n\n2\t0/5000000\tno recovery target specified\n"
+
+
+def test_the_newest_backup_that_leads_on_is_taken_not_one_of_a_cluster_that_was_given_up() -> None:
+    """The second of them ended at 0/6000100, after timeline 3 had left timeline 1."""
+    info = json.loads(json.dumps(INFO))
+    info[0]["backup"][1]["lsn"] = {"stop": "0/6000100"}
+    found = Listing.parse(info, 3, HISTORY)
+    assert [found.leads_to_now(one) for one in found.backups] == [True, False]
+    assert found.newest() == found.backups[0]
+    assert found.before(NOW, NOW) == found.backups[0]
+
+
+def test_a_backup_of_a_timeline_that_no_history_knows_leads_nowhere() -> None:
+    info = json.loads(json.dumps(INFO))
+    for entry in info[0]["backup"]:
+        entry["archive"]["stop"] = "0000000400000000000000AA"
+    with pytest.raises(OpsError, match="given up again") as refused:
+        Listing.parse(info, 5, HISTORY).newest()
+    assert "--backup LABEL" in refused.value.cure
+
+
+def test_without_positions_the_end_of_a_backup_is_known_by_its_segment() -> None:
+    info = json.loads(json.dumps(INFO))
+    for entry in info[0]["backup"]:
+        entry.pop("lsn", None)
+        entry["archive"]["stop"] = "00000001000000020000000A"
+    assert Listing.parse(info).backups[0].end == (2 << 32) + (10 << 24)
+
+
 def test_a_moment_in_another_zone_is_the_same_moment() -> None:
     found = listing()
     moment = found.backups[1].ended.astimezone(timezone(timedelta(hours=5, minutes=30)))
