@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 restore_app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 COLUMNS = {
-    "label": "backup", "kind": "kind", "ended": "ended", "cluster": "cluster",
+    "label": "backup", "kind": "kind", "ended": "ended (UTC)", "cluster": "cluster",
     "stored": "stored",
 }  # fmt: skip
 FILE_COLUMNS = {"host": "files of", "count": "backups", "last": "last", "paths": "what"}
@@ -85,7 +85,7 @@ def list_(inventory: Inventory, as_json: Json = False) -> None:
             f"any moment from {stated(backups[0].ended)} on can be restored: ops restore --to TIME"
         )
     if not all(map(found.listing.leads_to_now, backups)):
-        tell("given up: of a restored cluster that is no longer; only --backup brings it back")
+        tell("*: of a restored cluster that is no longer; only --backup LABEL brings it back")
     if not found.ours:
         tell("these are of another cluster than the one that serves: ops restore brings it back")
     for warning in unprotected(found):
@@ -178,14 +178,13 @@ def _tell_end(operation: Operation, as_json: bool) -> None:
 
 def rows(found: Survey) -> list[dict[str, Any]]:
     """Backups as a table's rows."""
-    from ops.backup.listing import stated
     from ops.backup.plan import size
 
     return [
         {
-            "label": one.label, "ended": stated(one.ended),
+            "label": one.label, "ended": f"{one.ended:%Y-%m-%d %H:%M}",
             "cluster": size(one.cluster_bytes), "stored": size(one.stored_bytes),
-            "kind": one.kind if found.listing.leads_to_now(one) else f"{one.kind}, given up",
+            "kind": one.kind + ("" if found.listing.leads_to_now(one) else "*"),
         }
         for one in found.listing.backups
     ]  # fmt: skip
