@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import io
 import os
 import pty
 import re
 import select
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -47,17 +49,19 @@ def main(arguments: list[str]) -> int:
 
 def record(command: list[str], columns: int, lines: int, length: float) -> str:
     """Run a command on a terminal of its own; return what it wrote there until `q` was pressed."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        os.environ.pop("NO_COLOR", None)
-        os.execvp(command[0], command)
+    terminal, its_end = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    said = read(terminal, length)
-    os.write(terminal, b"q")
-    read(terminal, LAST_SECONDS)
-    os.close(terminal)  # hangs up on a command that knows no `q`
-    os.waitpid(child, 0)
+    variables = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    variables |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    with subprocess.Popen(
+        command, stdin=its_end, stdout=its_end, stderr=its_end, env=variables
+    ) as process:
+        os.close(its_end)
+        said = read(terminal, length)
+        os.write(terminal, b"q")
+        read(terminal, LAST_SECONDS)
+        process.terminate()  # for a command that knows no `q`
+    os.close(terminal)
     return said
 
 
@@ -88,11 +92,10 @@ def drawn(frame: str, columns: int, title: str) -> str:
     from rich.terminal_theme import MONOKAI
     from rich.text import Text
 
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=columns, file=nowhere, force_terminal=True)
-        for line in frame.replace("\r", "").rstrip().split("\n"):
-            console.print(Text.from_ansi(line), no_wrap=True, crop=False, soft_wrap=True)
-        svg = console.export_svg(title=title, theme=MONOKAI, unique_id="picture")
+    console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True)
+    for line in frame.replace("\r", "").rstrip().split("\n"):
+        console.print(Text.from_ansi(line), no_wrap=True, crop=False, soft_wrap=True)
+    svg = console.export_svg(title=title, theme=MONOKAI, unique_id="picture")
     svg = re.sub(r"@font-face {.*?}\n", "", svg, flags=re.DOTALL).replace("Fira Code, ", "")
     return "".join(f"{line.rstrip()}\n" for line in svg.splitlines())
 

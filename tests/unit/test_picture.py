@@ -1,4 +1,4 @@
-"""Pictures of what a command draws: of its last whole frame, in its colours, and nothing fetched."""
+"""Pictures of what a command draws: of its last whole frame, and fetching nothing."""
 
 from __future__ import annotations
 
