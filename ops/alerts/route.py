@@ -97,6 +97,10 @@ def try_receiver(
     manager.post(labels, annotations, start=now, end=now + timedelta(seconds=wait * 2))
     while True:
         sent = manager.sent().get(receiver, Sent())
+        if sent.arrived > before.arrived:
+            # An attempt is counted, and a moment later that it failed: it is looked at once more.
+            pause(LOOK_SECONDS)
+            sent = manager.sent().get(receiver, Sent())
         seconds = time.monotonic() - begun
         arrived = sent.arrived > before.arrived
         if arrived or seconds > wait:

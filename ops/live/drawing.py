@@ -167,7 +167,7 @@ def models_part(look: Look) -> RenderableType | None:
             _revision(slot),
             slot.environment or "-",
             f"{slot.share} %",
-            _part(slot, serves),
+            _part_and_state(slot, serves),
         )
     return drawn if drawn.row_count else None
 
@@ -318,14 +318,19 @@ def _word(slot: Slot) -> Text:
     return Text(words.get(slot.state, slot.state), style=WARN if slot.share else QUIET)
 
 
-def _part(slot: Slot, serves: bool) -> Text:
+def _part(slot: Slot, serves: bool) -> str:
     """What a slot is there for, and until when."""
-    found = Text("active" if serves else "taking over" if slot.share else "standby")
-    if slot.state != "active":
-        return found.append(", ").append_text(_word(slot))
-    if slot.kept_until is not None and not serves:
-        found.append(f" until {clock(slot.kept_until)[:5]} UTC")
-    return found
+    if serves:
+        return "active"
+    until = slot.kept_until if slot.state == "active" else None
+    kept = f" until {clock(until)[:5]} UTC" if until is not None else ""
+    return ("taking over" if slot.share else "standby") + kept
+
+
+def _part_and_state(slot: Slot, serves: bool) -> Text:
+    """The same, and in which state where that is not the usual one."""
+    found = Text(_part(slot, serves))
+    return found if slot.state == "active" else found.append(", ").append_text(_word(slot))
 
 
 def _revision(slot: Slot) -> str:

@@ -28,6 +28,7 @@ from ops.secrets.vault import read_secrets
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
 
 WATCH, GPUS = "node1", "node2"
+ASK = "curl -sf --retry 5 --retry-connrefused http://127.0.0.1:3000"
 SCRAPE_SECONDS = 15
 TRAFFIC_SECONDS = 75
 #: Panels that say why they have nothing, and are right here: no MCP server, no tool called, nobody
@@ -171,30 +172,36 @@ def settings(made: Made, **more: Any) -> tuple[str, str]:
     )
 
 
-def test_with_a_repository_it_runs_on_loopback_with_its_password(
-    stack: Stack, repository: Made
-) -> None:
+@pytest.fixture(scope="module")
+def installed(stack: Stack, repository: Made) -> SiteRun:
+    """Grafana runs, and has a database: a password that changes then is another case."""
     check = play(stack, "--check", *settings(repository))
     assert check.status == 0, check.output[-4000:]
     assert "No such file" in on_watch(stack, "ls /etc/grafana 2>&1; true")
     first = play(stack, *settings(repository))
     assert first.status == 0, first.output[-4000:]
+    on_watch(stack, f"{ASK} && test -e /var/lib/grafana/grafana.db")
+    return first
+
+
+def test_with_a_repository_it_runs_on_loopback_with_its_password(
+    stack: Stack, repository: Made, installed: SiteRun
+) -> None:
     again = play(stack, "--diff", *settings(repository))
     assert (again.status, again.total("changed")) == (0, 0), again.output[-4000:]
     secret = read_secrets(stack.lab.inventory)["grafana_admin"]["value"]
-    answer = json.loads(
-        on_watch(stack, "curl -sf --retry 5 --retry-connrefused http://127.0.0.1:3000")
-    )
+    answer = json.loads(on_watch(stack, ASK))
     assert answer["password"] == secret
     assert on_watch(stack, "ss -Hltn 'sport = 3000' | awk '{print $4}'") == "127.0.0.1:3000"
     folder = "/etc/grafana/rackhand_dashboards"
     assert on_watch(stack, f"ls {folder} | wc -l") == "6"
     said = on_watch(stack, "systemd-analyze security grafana-server --no-pager | tail -1")
     assert float(said.split()[-3]) <= 2.0, said
-    assert secret not in first.output
+    assert secret not in installed.output
     assert secret not in on_watch(stack, "grep -rh . /etc/grafana; ps -ww -eo args")
 
 
+@pytest.mark.usefixtures("installed")
 def test_a_new_password_is_set_and_a_switched_off_grafana_stops(
     stack: Stack, repository: Made
 ) -> None:

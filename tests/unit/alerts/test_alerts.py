@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from receivers import Mailbox, Webhook, mail_server, webhook
@@ -17,7 +17,9 @@ from rendering import BOOKWORM, ROOT, Role
 from servers import alertmanager_server, prometheus_server
 from typer.testing import CliRunner
 
+from ops.alerts.alertmanager import Alertmanager, Sent
 from ops.alerts.listing import State, rows
+from ops.alerts.route import try_receiver
 from ops.cli.alerts import app
 from ops.errors import InputError
 from ops.monitoring import Alert, Service
@@ -203,3 +205,18 @@ def test_alerts_are_listed_where_alertmanager_knows_none_of_them() -> None:
     )
     (row,) = rows([alert], [], [])
     assert (row.state, row.critical) == (State.FIRING, True)
+
+
+def test_an_attempt_that_is_not_yet_counted_as_failed_is_none_that_arrived() -> None:
+    looks = iter([Sent(3, 1), Sent(4, 1), Sent(4, 2), *[Sent(5, 3)] * 9])
+
+    class Manager:
+        def sent(self) -> dict[str, Sent]:
+            return {"slack": next(looks)}
+
+        def post(self, *_: Any, **__: Any) -> None:
+            pass
+
+    told = try_receiver(cast(Alertmanager, Manager()), "slack", "n1", wait=0.05, pause=time.sleep)
+    assert not told.arrived
+    assert told.failures >= 1

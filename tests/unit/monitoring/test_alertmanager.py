@@ -100,3 +100,14 @@ def test_inhibition_names_alerts_that_exist_and_inhibits_none_by_itself() -> Non
             sides.append(chosen)
         source, target = sides
         assert not source & target
+
+
+def test_what_holds_clients_errors_back_explains_what_it_leaves_of_them_as_well() -> None:
+    """Inhibition ends with the cause; the rules know for how long its errors are counted."""
+    outages = {*Role("prometheus", BOOKWORM).value("__prometheus_outages"), "NotReady"}
+    sources: set[str] = set()
+    for rule in yaml.safe_load(config())["inhibit_rules"]:
+        if "AppErrorRate" in "".join(rule["target_matchers"]):
+            (source,) = rule["source_matchers"]
+            sources |= set(source.partition("=")[2].lstrip("~").strip('"').split("|"))
+    assert sources == outages

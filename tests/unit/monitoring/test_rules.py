@@ -72,6 +72,14 @@ def test_promtool_takes_the_rules_of_every_release(tmp_path: Path) -> None:
     assert "keep_firing_for" not in rendered("app", JAMMY)
 
 
+def test_an_alert_that_nobody_is_told_of_explains_no_other() -> None:
+    off = ["NotReady", "RedisDown"]
+    text = rendered("edge", prometheus_alerts_off=off) + rendered("app", prometheus_alerts_off=off)
+    assert '"ModelDown|PostgresDown|EdgeDown|NginxDown"' in text
+    assert 'alertname=~"NotReady"' not in text
+    assert 'alertname=~"NotReady"' in rendered("app")
+
+
 def test_waiting_times_are_scaled_by_one_variable() -> None:
     whole, tenth = (
         yaml.safe_load(rendered("host", prometheus_time_scale=scale))["groups"][0]["rules"]
@@ -169,7 +177,7 @@ def known_metrics() -> set[str]:
     for program in ("backup/files/backup.py", "wal_stream/files/wal_guard.py"):
         text = (ROOT / "roles" / program).read_text()
         found |= set(re.findall(r'^    "(rackhand_\w+)":', text, re.MULTILINE))
-    return found | {"up"}  # Prometheus' own
+    return found | {"up", "ALERTS"}  # Prometheus' own
 
 
 def test_the_parser_of_expressions_sees_metrics_and_nothing_else() -> None:
