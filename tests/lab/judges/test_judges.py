@@ -4,6 +4,7 @@ Each test writes its part of docs/results/<date>-judges.md. What a judge still f
 explained.yml; a finding that is not fails.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from stack import STAND_IN, Lab, Stack, run_site
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1500)]
 
 PARTS = ("firewall", "ssh", "upgrades", "fail2ban", "kernel", "accounts")
-OFF = [word for part in PARTS for word in ("-e", f"hardening_{part}_enabled=false")]
+OFF = ("-e", json.dumps({f"hardening_{part}_enabled": False for part in PARTS}))
 OURS = ("engine@", "agent_app@", "agent_app_", "gpu_exporter", "rackhand-", "remediator")
 MOST_EXPOSED = 2.0
 TITLE = "Judges that we did not write, before role hardening and after"
