@@ -17,7 +17,8 @@ from results import add_to_result
 from stack import STAND_IN, Lab, Stack, run_site
 
 from ops.places import ROOT
-from ops.remote import connect, open_line
+from ops.remote import connect
+from ops.remote.connection import open_line
 from ops.remote.forward import forwarded
 from ops.verify.ports import ssh_ports, world_ports
 
