@@ -124,7 +124,7 @@ def test_gixy_finds_nothing_in_nginx_files_that_is_not_explained(
     for name, verdict in by_file.items():
         unknown |= unexplained("gixy", verdict.findings)
         whys = [f"{each}: {reason(known, each) or said}" for each, said in verdict.findings.items()]
-        write_rows(("gixy", name, "-", f"{verdict.figure} findings", "; ".join(whys)))
+        write_rows(("gixy", name, "-", f"{verdict.figure} findings", "; ".join(whys) or "nothing"))
     assert len(by_file) > 3, "the main file, the edge's and the engines' are read"
     assert unknown == {}
 
@@ -166,8 +166,8 @@ def test_schemathesis_finds_no_answer_of_the_app_that_its_document_does_not_know
     host = stack.fleet.first("agent")
     made = stack.lab.ssh(
         host.name,
-        "agent-app keys create --name judge --scope chat --scope admin "
-        "--limit requests_per_minute=1000000 --limit tokens_per_minute=1000000000 --json",
+        "agent-app keys create --name judge --scope chat --scope admin --json "
+        "--limit requests_per_minute=0 --limit tokens_per_minute=0 --limit concurrent_runs=0",
     )
     with connect(stack.fleet, host) as connection:
         open_line(connection)
