@@ -26,6 +26,7 @@ REDIS_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
+# A lease that is there already is the same question once more, whose first answer was lost.
 _TAKE = """
 local requests, tokens, runs = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local cost, lease, seconds = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
@@ -38,10 +39,13 @@ redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 local function refuse(name, after)
   if after > wait then why, wait = name, after end
 end
-if runs > 0 and redis.call('ZCARD', KEYS[3]) >= runs then refuse('runs', 1) end
-if requests > 0 then refuse('requests', request_end + 60 / requests - now - 60) end
-if tokens > 0 then refuse('tokens', token_end + cost * 60 / tokens - now - 60) end
-if wait < 0.000001 then
+local taken_before = redis.call('ZSCORE', KEYS[3], lease)
+if not taken_before then
+  if runs > 0 and redis.call('ZCARD', KEYS[3]) >= runs then refuse('runs', 1) end
+  if requests > 0 then refuse('requests', request_end + 60 / requests - now - 60) end
+  if tokens > 0 then refuse('tokens', token_end + cost * 60 / tokens - now - 60) end
+end
+if wait < 0.000001 and not taken_before then
   why = ''
   if requests > 0 then
     request_end = request_end + 60 / requests

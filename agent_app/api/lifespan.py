@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import redis.asyncio as redis
 import structlog
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 
 from agent_app.access.admission import Doorkeeper
 from agent_app.access.keys import Digester, Keyring
@@ -50,6 +52,9 @@ from agent_app.webhooks.destinations import Destinations
 
 KEPT_ENGINE_CONNECTIONS = 64
 REDIS_SECONDS = 3
+REDIS_RETRIES = 2
+REDIS_BACKOFF_SECONDS = 0.01
+REDIS_BACKOFF_MOST_SECONDS = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -95,8 +100,8 @@ async def make_services(config: Config, owner: str, secrets: Secrets) -> AsyncIt
         stack.push_async_callback(pool.close)
         audit = await _start_audit(config, secrets, pool, stack)
         caches = {
-            "redis_cache": _redis(config.redis.cache_url, secrets, config.tls_ca_file),
-            "redis_state": _redis(config.redis.state_url, secrets, config.tls_ca_file),
+            "redis_cache": _redis(config.redis.cache_url, secrets, config.tls_ca_file, _retry()),
+            "redis_state": _redis(config.redis.state_url, secrets, config.tls_ca_file, _retry()),
         }
         for client_of_redis in caches.values():
             stack.push_async_callback(client_of_redis.aclose)
@@ -104,8 +109,9 @@ async def make_services(config: Config, owner: str, secrets: Secrets) -> AsyncIt
             name: EnginePool(name, model, config.limits, client)
             for name, model in config.models.items()
         }
-        # Of its own: after an outage each kept connection fails once, and limits need theirs.
-        queues = _redis(config.redis.state_url, secrets, config.tls_ca_file)
+        # Of its own, and without a retry: the answer to a report tells whose turn it is, once.
+        # Where it is lost the turnstile goes on alone and hands in all that it knows afresh.
+        queues = _redis(config.redis.state_url, secrets, config.tls_ca_file, Retry(NoBackoff(), 0))
         stack.push_async_callback(queues.aclose)
         for engine in engines.values():
             await stack.enter_async_context(_turnstile(engine, config.limits, owner, queues))
@@ -260,11 +266,18 @@ def _engine_client(config: Config) -> httpx2.AsyncClient:
     )
 
 
-def _redis(url: str, secrets: Secrets, ca_file: str) -> redis.Redis:
+def _retry() -> Retry:
+    """For questions that may be asked twice: Redis closes its clients when it reads users anew."""
+    backoff = ExponentialWithJitterBackoff(REDIS_BACKOFF_MOST_SECONDS, REDIS_BACKOFF_SECONDS)
+    return Retry(backoff, REDIS_RETRIES)
+
+
+def _redis(url: str, secrets: Secrets, ca_file: str, retry: Retry) -> redis.Redis:
     tls: dict[str, Any] = {"ssl_ca_certs": ca_file} if url.startswith("rediss:") and ca_file else {}
     return redis.Redis.from_url(
         url,
         password=secrets.redis_password or None,
+        retry=retry,
         socket_timeout=REDIS_SECONDS,
         socket_connect_timeout=REDIS_SECONDS,
         **tls,

@@ -135,7 +135,8 @@ class RedisServer:
     def start(self) -> None:
         self._process = subprocess.Popen(
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-             "--dir", str(self._folder), "--requirepass", PASSWORD],
+             "--dir", str(self._folder), "--requirepass", PASSWORD,
+             "--enable-debug-command", "local"],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         wait_until(self._listens, seconds=10, what="Redis's start")

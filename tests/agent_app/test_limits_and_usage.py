@@ -1,11 +1,15 @@
 import asyncio
+import hashlib
 import json
 from typing import Any
 
 import httpx2
 from app_process import AppProcess
 from data_servers import RedisServer
+from lossy_redis import LossyRedis
 from scripted_engine import Hold, Pause, ScriptedEngine, chunk, say
+
+from agent_app.access import limits
 
 
 def make_key(app: AppProcess, name: str, *limits: str) -> str:
@@ -122,6 +126,27 @@ async def test_without_redis_runs_are_let_in_and_counted(
         redis_server.start()
     await asyncio.sleep(1.1)
     assert [(await say_hi(app, key)).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_a_limit_is_taken_once_where_redis_took_it_and_its_answer_was_lost(
+    prepared: AppProcess, configuration: dict[str, Any], redis_server: RedisServer
+) -> None:
+    async with LossyRedis(redis_server.port).serving() as lossy:
+        configuration["redis"]["state_url"] = f"redis://127.0.0.1:{lossy.port}/1"
+        app = AppProcess(prepared.folder, configuration)
+        await app.start()
+        try:
+            key = make_key(app, "test2", "requests_per_minute=3", "concurrent_runs=1")
+            assert (await say_hi(app, key)).headers["x-ratelimit-remaining-requests"] == "2"
+            lossy.lose = hashlib.sha1(limits._TAKE.encode()).hexdigest().encode()
+            answer = await say_hi(app, key)
+            assert (answer.status_code, lossy.lost) == (200, 1), answer.text
+            assert answer.headers["x-ratelimit-remaining-requests"] == "1"
+            assert [(await say_hi(app, key)).status_code for _ in range(2)] == [200, 429]
+            assert "limits_not_enforced" not in app.log()
+        finally:
+            await app.end()
+            await app.client.aclose()
 
 
 async def test_budgets_warn_mark_and_refuse(app: AppProcess) -> None:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from app_process import AppProcess, Heard
 from data_servers import Postgres, RedisServer
+from lossy_redis import close_its_clients
 from scripted_engine import Hold, ScriptedEngine, chunk, say
 from vitals import figure, held, recovers, settles
 
@@ -208,3 +209,23 @@ async def test_redis_down_under_load_and_back_is_not_seen_by_clients(
     assert figure(page, "agent_app_limits_open_total") > 0
     assert await limits_are_told(app, seconds=5) == "100000"
     await settles(app, before, connections=25)  # as many as four clients at once ask for
+
+
+async def test_clients_that_redis_closes_cost_no_request_and_the_app_stays_ready(
+    app: AppProcess, redis_server: RedisServer
+) -> None:
+    app.run("keys", "limit", "test", "requests_per_minute=100000")
+    await limits_are_told(app, seconds=10)
+    before = await held(app)
+    for _ in range(5):
+        closing = asyncio.create_task(close_its_clients(redis_server, busy_seconds=0.3))
+        await asyncio.sleep(0.1)
+        ready, *heard = await asyncio.gather(
+            app.client.get("/ready"), *(app.chat("Hello.") for _ in range(4))
+        )
+        await closing
+        assert ready.status_code == 200, ready.text
+        assert [each.names()[-1] for each in heard] == ["done"] * 4
+    page = await app.metrics()
+    assert figure(page, "agent_app_limits_open_total") == 0, app.log()[-3000:]
+    await settles(app, before, connections=25)

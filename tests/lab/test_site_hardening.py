@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
+from port_scan import scan
 from security_archive import Archive
 from stack import Lab, Stack, run_site
 
@@ -21,8 +21,6 @@ from ops.verify.ports import fleet_ports, ssh_ports, world_ports
 
 pytestmark = pytest.mark.lab
 
-# Every port of docs/architecture.md, and what lies around them.
-SCANNED = "1-1024,3000-3010,5000-5500,6379-6390,8000-8600,9000-9900"
 SSHD = "/etc/ssh/sshd_config.d/00-rackhand.conf"
 SPOILT = (
     *("4444/tcp to everyone", "passwordauthentication yes", "/etc/ssh/sshd_config", "/etc/shadow"),
@@ -39,21 +37,6 @@ SPOILT = (
 )
 def stack(request: pytest.FixtureRequest, stacks) -> Stack:
     return stacks(*request.param)
-
-
-def scan(addresses: list[str]) -> dict[str, dict[int, str]]:
-    """What nmap sees of hosts' TCP ports from this machine, which is no host of the fleet."""
-    command = ["nmap", "-n", "-Pn", "-sS", "-T5", "--max-retries", "1", "-p", SCANNED, "-oX", "-"]
-    done = subprocess.run([*command, *addresses], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, dict[int, str]] = {}
-    for host in ElementTree.fromstring(done.stdout).iter("host"):
-        ports = {
-            int(port.get("portid", 0)): port.find("state").get("state", "")  # type: ignore[union-attr]
-            for port in host.iter("port")
-        }
-        found[host.find("address").get("addr", "")] = ports  # type: ignore[union-attr]
-    return found
 
 
 def reachable(lab: Lab, source: str, address: str, ports: set[int]) -> dict[int, str]:

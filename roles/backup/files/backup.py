@@ -65,8 +65,8 @@ def call(*words: str, environment: Mapping[str, str] | None = None) -> str:
         Problem: It failed; the message has its last words.
     """
     done = subprocess.run(
-        words, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL,
-        env={**os.environ, **(environment or {})},
+        words, capture_output=True, text=True, errors="replace", check=False, cwd="/",
+        stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})},
     )  # fmt: skip
     if done.returncode:
         said = (done.stderr + done.stdout).strip()[-2000:]
@@ -119,9 +119,11 @@ def prepare(config: Config) -> int:
         words = ["runuser", "-u", "postgres", "--", *words]
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
+        # With another passphrase than the repository's it quotes what it could not decrypt.
         done = subprocess.run(
-            [*words, "stanza-create"], capture_output=True, text=True, check=False, cwd="/"
-        )
+            [*words, "stanza-create"], capture_output=True, text=True, errors="replace",
+            check=False, cwd="/",
+        )  # fmt: skip
         if done.returncode != BUSY or time.monotonic() > deadline:
             break
         time.sleep(1)

@@ -24,3 +24,10 @@ def unexplained(judge: str, findings: dict[str, str]) -> dict[str, str]:
     """The findings that nobody has explained."""
     known = explanations(judge)
     return {name: said for name, said in findings.items() if not reason(known, name)}
+
+
+def recorded_exposure(unit: str) -> tuple[float, str]:
+    """The most that systemd-analyze may say of a unit, and why; (0, "") where nobody has said."""
+    known = explanations("exposure")
+    most, why = next((each for key, each in known.items() if re.fullmatch(key, unit)), (0, ""))
+    return float(most), str(why)

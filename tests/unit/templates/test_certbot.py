@@ -48,3 +48,11 @@ def test_names_are_compared_without_regard_to_their_order() -> None:
 def test_no_domain_is_said_with_its_variable() -> None:
     with pytest.raises(AnsibleError, match="certbot_domains is empty"):
         command(certbot_domains=[])
+
+
+def test_renewals_write_to_certbots_own_folders_and_those_of_the_operators_hooks() -> None:
+    drop_in = "host/etc/systemd/system/certbot.service.d/60-rackhand.conf.j2"
+    own = "ReadWritePaths=/etc/letsencrypt -/var/lib/letsencrypt -/var/log/letsencrypt"
+    assert certbot().render(drop_in).count("ReadWritePaths=") == 1
+    asked = certbot(certbot_writable_folders=["/etc/haproxy", "/srv/certs"]).render(drop_in)
+    assert f"{own} -/var/www/letsencrypt\nReadWritePaths=-/etc/haproxy -/srv/certs\n" in asked
