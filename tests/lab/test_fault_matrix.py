@@ -1,13 +1,14 @@
-"""Faults at moments on one host: what clients lose, and that all heals by itself.
+"""Faults at moments, on one host and on four: what clients lose, and that all heals by itself.
 
-A cell is one test: `-k load-kill`, `-k upgrade` and the like choose some. Each writes its row of
+On four hosts, two of them engines, no request fails that another can serve. A cell is one test:
+`-k one_host`, `-k load-kill`, `-k upgrade` and the like choose some. Each writes its row of
 docs/results/<date>-fault-matrix.md.
 """
 
 from collections.abc import Callable, Iterator
 
 import pytest
-from cells import ONE_HOST, Cell
+from cells import FOUR_HOSTS, ONE_HOST, Cell
 from matrix import matrix_stack, run
 from revisions import Revisions
 from stack import Lab, Stack
@@ -15,10 +16,12 @@ from stand_in_stack import assert_site_changes_nothing
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(900)]
 
+SIZES = {1: "one_host", 4: "four_hosts"}
 
-@pytest.fixture(scope="module")
-def stack(labs: Callable[..., Lab]) -> Iterator[Stack]:
-    with matrix_stack(labs, hosts=1) as made:
+
+@pytest.fixture(scope="module", params=SIZES, ids=SIZES.values())
+def stack(labs: Callable[..., Lab], request: pytest.FixtureRequest) -> Iterator[Stack]:
+    with matrix_stack(labs, hosts=request.param) as made:
         yield made
 
 
@@ -27,8 +30,17 @@ def revisions(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Revisio
     return Revisions(stack, tmp_path_factory.mktemp("weights"))
 
 
-@pytest.mark.parametrize("cell", ONE_HOST, ids=str)
-def test_one_host_heals_and_keeps_what_it_acknowledged(
+@pytest.mark.parametrize(
+    ("stack", "cell"),
+    [
+        pytest.param(size, cell, id=f"{SIZES[size]}-{cell}")
+        for size, cells in ((1, ONE_HOST), (4, FOUR_HOSTS))
+        for cell in cells
+    ],
+    indirect=["stack"],
+    scope="module",
+)
+def test_all_heals_and_what_was_acknowledged_is_kept(
     stack: Stack, revisions: Revisions, cell: Cell
 ) -> None:
     run(stack, revisions, cell)
