@@ -51,7 +51,11 @@ class Cell:
 
 CLIENTS = 4
 IN_FLIGHT = CLIENTS + 2
-"""Each client has one request under way: four of the load, two that order."""
+"""Each client has one request under way: four of the load, two that order.
+
+A stream of /v1 whose engine dies after its first words is lost, as nothing can be taken back of
+what an OpenAI client was given; one of /chat is retracted and begun anew.
+"""
 
 ONE_HOST = (
     Cell("kill", "node1:engine@demo-*", "idle", ENGINE_BACK, ONE_ENGINE),
@@ -93,7 +97,7 @@ ONE_HOST = (
     Cell("disk-full", "node1:/var/lib/postgresql", "backup", DATABASE_BACK, ONE_DATABASE, hold=15),
 )  # fmt: skip
 FOUR_HOSTS = (
-    Cell("kill", "node2:engine@demo-*", "load", ENGINE_BACK, TWO_ENGINES, 0),
+    Cell("kill", "node2:engine@demo-*", "load", ENGINE_BACK, TWO_ENGINES, IN_FLIGHT),
     Cell("stop", "node2:engine@demo-*", "load", ENGINE_BACK, TWO_ENGINES, 0, hold=10),
     Cell("hang", "node2:engine@demo-*", "load", ENGINE_BACK, TWO_ENGINES, IN_FLIGHT, hold=10),
     Cell("power-cut", "node2", "load", HOST_BACK, TWO_ENGINES, IN_FLIGHT),
@@ -104,12 +108,12 @@ FOUR_HOSTS = (
     Cell("power-cut", "node3", "load", HOST_BACK, ONE_DATABASE),
     Cell("net-cut", "node1:node3", "load", NETWORK_BACK, ONE_DATABASE, hold=8),
     Cell("power-cut", "node1", "load", HOST_BACK, ONE_EDGE),
-    Cell("kill", "node2:engine@demo-*", "upgrade", ENGINE_BACK, TWO_ENGINES, 0),
+    Cell("kill", "node2:engine@demo-*", "upgrade", ENGINE_BACK, TWO_ENGINES, IN_FLIGHT),
     Cell("power-cut", "node2", "upgrade", HOST_BACK, TWO_ENGINES, IN_FLIGHT),
     Cell("power-cut", "node3", "upgrade", HOST_BACK, ONE_DATABASE),
     Cell("kill", "node4:engine@demo-*", "restart", ENGINE_BACK, "the engine that restarts is out"),
     Cell("power-cut", "node2", "restart", HOST_BACK, "the engine that restarts is out"),
     Cell("net-cut", "node2", "site", NETWORK_BACK, TWO_ENGINES, IN_FLIGHT, hold=15),
-    Cell("kill", "node2:engine@demo-*", "site", ENGINE_BACK, TWO_ENGINES, 0),
+    Cell("kill", "node2:engine@demo-*", "site", ENGINE_BACK, TWO_ENGINES, IN_FLIGHT),
     Cell("power-cut", "node3", "backup", HOST_BACK, ONE_DATABASE),
 )
