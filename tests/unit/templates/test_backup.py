@@ -104,7 +104,7 @@ def test_s3_keys_are_secrets() -> None:
     assert "a-secret-key" not in role.render("pgbackrest.conf.j2")
     assert "repo1-s3-key-secret=a-secret-key" in role.render("secrets.conf.j2")
     names = [one["name"] for one in role.value("__backup_credentials") if one["wanted"]]
-    assert names == ["passphrase", "s3.json"]
+    assert names == ["s3.json"]
 
 
 def timers(role: Role) -> list[str]:
