@@ -14,6 +14,9 @@ from results import add_to_result
 from stack import Lab, Stack, final_of
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
 
+from ops.secrets.store import used
+from ops.secrets.vault import read_secrets
+
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1500)]
 
 HEADINGS = ("what", "figure")
@@ -188,11 +191,11 @@ def test_the_inventory_comes_back_out_of_the_repository(stack: Stack, tmp_path: 
         "/usr/local/lib/rackhand/backup restic --quiet dump --tag inventory latest inventory.tar"
     )
     listed = stack.lab.ssh("node1", f"{command} | tar -tf -")
-    assert f"{stack.lab.inventory.name}/.secrets/backup_passphrase" in listed.splitlines()
+    assert f"{stack.lab.inventory.name}/.secrets/fleet.vault" in listed.splitlines()
 
 
 def test_no_one_sees_the_passphrase(stack: Stack) -> None:
-    secret = (stack.lab.inventory / ".secrets/backup_passphrase").read_text().strip()
+    secret = used(read_secrets(stack.lab.inventory)["backup_passphrase"])
     look = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"
     watch = f"for i in $(seq 200); do {look}; sleep 0.05; done"
     stack.lab.ssh("node1", f"({watch}) > /root/seen 2>&1 & true")

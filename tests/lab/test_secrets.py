@@ -111,6 +111,18 @@ def test_clear_files_of_an_older_checkout_are_taken_in_and_the_hosts_stay_as_the
     assert_site_changes_nothing(stack)
 
 
+def test_a_run_with_another_passphrase_of_backups_leaves_the_one_that_opens_them(
+    stack: Stack,
+) -> None:
+    host, show = stack.fleet.first("data").name, "cat /etc/rackhand/credentials/backup/passphrase"
+    before = stack.lab.ssh(host, show)
+    done = run_site(stack.lab, "-e", "backup_passphrase=another-one", "--tags", "backup")
+    assert done.status != 0
+    assert "and open with no other" in done.output.replace("\n", " ")
+    assert stack.lab.ssh(host, show) == before
+    assert before not in done.output
+
+
 def test_all_are_replaced_under_load_and_no_request_fails(stack: Stack) -> None:
     before = values(stack)
     key = stack.key

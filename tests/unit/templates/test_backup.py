@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import configparser
+import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,7 +107,19 @@ def test_s3_keys_are_secrets() -> None:
     assert "a-secret-key" not in role.render("pgbackrest.conf.j2")
     assert "repo1-s3-key-secret=a-secret-key" in role.render("secrets.conf.j2")
     names = [one["name"] for one in role.value("__backup_credentials") if one["wanted"]]
-    assert names == ["passphrase", "s3.json"]
+    assert names == ["s3.json"]
+
+
+def test_a_passphrase_that_is_there_is_not_replaced(tmp_path: Path) -> None:
+    here = "/etc/rackhand/credentials/backup/passphrase"
+    (entry,) = [one for one in backup().value("__backup_files_every") if one["path"] == here]
+    there = tmp_path / "passphrase"
+    words = shlex.split(entry["validate"].replace(here, str(there)))
+    assert subprocess.run(words, check=False).returncode == 0, "the first one is taken"
+    there.write_text("the one that opens them")
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "bring back the .secrets/fleet.vault" in done.stdout
 
 
 def timers(role: Role) -> list[str]:
