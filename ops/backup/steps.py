@@ -70,6 +70,8 @@ class BackupStep:
             self.context.say(f"{unit}: {time.monotonic() - began:.0f} s")
         if state["Result"] != "success":
             lines = self.ssh(connection, f"journalctl --no-pager -o cat -n {LAST_LINES} -u {unit}")
+            # It is told here and in the operation's journal, and nothing starts this unit again.
+            self.ssh(connection, f"systemctl reset-failed {unit}")
             raise OpsError(
                 f"{unit} failed; its last lines:\n{lines.strip()}",
                 place=f"{self.host.name}: {unit}",
@@ -94,6 +96,8 @@ class Run(BackupStep):
     def do(self) -> None:
         with self.on() as connection:
             self.wait_for(connection, f"rackhand-backup@{self.values['kind']}.service")
+            # What failed before, of another kind, is made good by this one.
+            self.ssh(connection, "systemctl reset-failed 'rackhand-backup@*' 2>/dev/null || true")
 
 
 class StoreFiles(BackupStep):
