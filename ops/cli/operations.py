@@ -63,12 +63,13 @@ def history(inventory: Inventory, as_json: Json = False) -> None:
         print_json({"operations": rows})
         return
     drawn = Table(box=None, pad_edge=False)
-    for heading in ("operation", "what", "status", "by", "took", "why"):
-        drawn.add_column(heading, no_wrap=heading == "operation")
+    drawn.add_column("operation", overflow="fold")  # which says what it was
+    for heading in ("status", "by", "took"):
+        drawn.add_column(heading, no_wrap=True)
+    drawn.add_column("why", overflow="fold")
     for row in rows:
         took = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
-        what = f"{row['verb']} {row['subject']}"
-        drawn.add_row(row["id"], what, row["status"], row["by"], took, row["why"])
+        drawn.add_row(row["id"], row["status"], row["by"], took, row["why"])
     Console(highlight=False).print(drawn if rows else "no operation yet")
 
 
