@@ -38,7 +38,6 @@ def history(inventory: Inventory, as_json: Json = False) -> None:
     """
 
     from rich.console import Console
-    from rich.table import Table
 
     from ops.fleet import load
     from ops.operations.journal import status
@@ -62,15 +61,20 @@ def history(inventory: Inventory, as_json: Json = False) -> None:
     if as_json:
         print_json({"operations": rows})
         return
-    drawn = Table(box=None, pad_edge=False)
-    drawn.add_column("operation", overflow="fold")  # which says what it was
-    for heading in ("status", "by", "took"):
-        drawn.add_column(heading, no_wrap=True)
-    drawn.add_column("why", overflow="fold")
+    console = Console(highlight=False, soft_wrap=True)
+    for line in table(rows) or ["no operation yet"]:
+        console.print(line, markup=False)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Operations as lines: the id, which says what it was, is whole on any terminal."""
+    width = max((len(row["id"]) for row in rows), default=0)
+    lines = []
     for row in rows:
         took = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
-        drawn.add_row(row["id"], row["status"], row["by"], took, row["why"])
-    Console(highlight=False).print(drawn if rows else "no operation yet")
+        lines.append(f"{row['id']:<{width}}  {row['status']:<11}  {took:>7}  {row['by']}")
+        lines += [f"    {row['why']}"] if row["why"] else []
+    return lines
 
 
 @show_app.command()
