@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EDGE, CA, HOST = "edge", "fleet CA", "fleet host"
 RENEWED = {
     EDGE: "certbot on the host",
-    CA: "lasts ten years",
+    CA: "ops secrets rotate tls",
     HOST: "site.yml, 30 days before it lapses",
 }
 SERVED = (

@@ -116,7 +116,8 @@ def rotate(
         ready_seconds=ready_timeout,
         why=why,
     )
-    marks = {} if dry_run else _prepared(fleet.inventory, [secret.name for secret in secrets])
+    stored = [name for secret in secrets for name in secret.stored]
+    marks = {} if dry_run else _prepared(fleet.inventory, stored)
     plan = plan_rotation(keeper(fleet).name, secrets, marks, following(fleet).instances, choices)
     carry_out(fleet, plan, wait, yes=yes, dry_run=dry_run, as_json=as_json)
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ops.errors import InputError
+from ops.secrets.fleet_ca import CA_CERTIFICATE, CA_KEY
 
-DATA, APP, WATCH, REMEDIATOR = "data", "app", "watch", "remediator"
+CERTIFICATES, DATA, APP, WATCH, REMEDIATOR = "tls", "data", "app", "watch", "remediator"
 """Tags of playbooks/secrets.yml."""
 
 
@@ -23,9 +24,11 @@ class Secret:
         checked: Layers that check it; they take both values meanwhile. None: it has one at a time.
         shown: Layers that show it.
         app: Whether the app's instances have it, who read it when they start.
-        told_first: Whether the app has to know the next one before any instance uses it.
+        told_first: Whether the app has to know the next one before anybody uses it.
+        told_last: Whether the app knows the old one until it restarts once more.
         by_name: Whether it is rotated only when it is named: somebody outside has to be told.
         caution: What to know before, where it is rotated.
+        parts: Its names in the store, where these are others than its own.
     """
 
     name: str
@@ -36,8 +39,15 @@ class Secret:
     shown: tuple[str, ...] = ()
     app: bool = False
     told_first: bool = False
+    told_last: bool = False
     by_name: bool = False
     caution: str = ""
+    parts: tuple[str, ...] = ()
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Its names in the store."""
+        return self.parts or (self.name,)
 
 
 SECRETS = (
@@ -87,6 +97,14 @@ SECRETS = (
         "replaced at once; the remediator cannot act for the seconds between", shown=(REMEDIATOR,),
     ),
     Secret(
+        "tls", "TLS between hosts, the fleet's own CA: all",
+        "a second CA is trusted beside the old one, all hosts get certificates of it, then the old "
+        "one is trusted no more; only when it is named",
+        checked=(CERTIFICATES,), shown=(CERTIFICATES,), told_first=True, told_last=True,
+        by_name=True, parts=(CA_CERTIFICATE, CA_KEY),
+        caution="both Redis restart once, for a second: limits are open and the cache is cold",
+    ),
+    Secret(
         "audit_secret", "data keys and signatures of the audit: agent",
         "never: what was sealed with it opens with nothing else, and seals must stay provable",
         rotates=False,
@@ -107,7 +125,7 @@ SECRETS = (
 BY_NAME: Mapping[str, Secret] = {secret.name: secret for secret in SECRETS}
 TLS = "tls/"
 TLS_WHERE = "TLS between hosts"
-TLS_HOW = "by site.yml, 30 days before it lapses"
+TLS_HOW = "by site.yml, 30 days before it lapses; ops secrets rotate tls, with the CA"
 
 
 def chosen(words: list[str], there: Mapping[str, object]) -> list[Secret]:
@@ -117,10 +135,10 @@ def chosen(words: list[str], there: Mapping[str, object]) -> list[Secret]:
         InputError: One is unknown, is not there, or is not rotated.
     """
     if not words or words == ["all"]:
-        return [s for s in SECRETS if s.rotates and not s.by_name and s.name in there]
+        return [s for s in SECRETS if s.rotates and not s.by_name and s.stored[0] in there]
     for word in words:
         secret = BY_NAME.get(word)
-        if secret is None or word not in there:
+        if secret is None or secret.stored[0] not in there:
             raise InputError(
                 f"there is no secret {word}", place=word, cure="ops secrets list tells them"
             )

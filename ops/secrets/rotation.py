@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from ops.errors import InputError, OpsError
+from ops.secrets.fleet_ca import CA_CERTIFICATE, CA_KEY, make_ca
 from ops.secrets.store import Entries, Entry, make_password, make_ssh_key, new_entry
 
 NONE, BOTH, SWITCHED, FINAL = "", "both", "switched", "final"
@@ -33,15 +34,16 @@ def prepare(entries: Entries, names: Sequence[str]) -> dict[str, str]:
                 place=name,
                 cure="ops history names it; ops resume or ops abort ends it",
             )
-        entry.setdefault("next", make(name))
+    for name, value in make([name for name in names if "next" not in entries[name]]).items():
+        entries[name]["next"] = value
     return {name: fingerprint(entries[name]["next"]) for name in names}
 
 
-def make(name: str) -> str:
-    """Return a new value for a secret."""
-    if name == "remediator_ssh_key":
-        return make_ssh_key()
-    return make_password()
+def make(names: Sequence[str]) -> dict[str, str]:
+    """Return new values for secrets; a CA's certificate and key are made for each other."""
+    pair = dict(zip((CA_CERTIFICATE, CA_KEY), make_ca(), strict=True)) if CA_KEY in names else {}
+    made = {"remediator_ssh_key": make_ssh_key}
+    return {name: pair.get(name) or made.get(name, make_password)() for name in names}
 
 
 def move(entries: Entries, fingerprints: Mapping[str, str], to: str) -> None:

@@ -150,6 +150,80 @@ def test_all_are_replaced_under_load_and_no_request_fails(stack: Stack) -> None:
     assert ops(stack, "verify").status == 0
 
 
+SHOWS = (
+    "openssl s_client {start} -connect {address} -CAfile /etc/rackhand/tls/ca.crt "
+    "-verify_return_error </dev/null 2>&1 | grep 'Verify return code'"
+)
+
+
+def assert_all_trust_and_show(stack: Stack, ca: str) -> None:
+    """This CA is the only one that hosts trust, and what they show is of it."""
+    for host in stack.fleet.hosts:
+        assert stack.lab.ssh(host.name, "cat /etc/rackhand/tls/ca.crt") == ca.strip()
+        stack.lab.ssh(
+            host.name,
+            "openssl verify -CAfile /etc/rackhand/tls/ca.crt /etc/rackhand/tls/host.crt",
+        )
+    data = stack.fleet.listen_address(stack.fleet.first("data"))
+    engine = stack.fleet.listen_address(stack.fleet.first("gpu"))
+    for start, address in (
+        ("-starttls postgres", f"{data}:5432"), ("", f"{data}:6379"), ("", f"{data}:6380"),
+        ("", f"{engine}:8000"),
+    ):  # fmt: skip
+        said = stack.lab.ssh("node1", SHOWS.format(start=start, address=address))
+        assert "0 (ok)" in said, (address, said)
+
+
+def test_the_ca_and_all_certificates_are_replaced_under_load_and_no_request_fails(
+    stack: Stack,
+) -> None:
+    if stack.fleet.single:
+        said = ops(stack, "secrets", "rotate", "tls", "--yes", status=2)
+        assert "no secret tls" in said.output
+        return
+    before = values(stack)
+    with traffic(stack) as running:
+        running.wait_for(20)
+        ops(stack, "secrets", "rotate", "tls", "--yes")
+        running.mark("afterwards")
+        running.wait_for(20)
+    assert_nothing_was_lost(running, least=50)
+    after = values(stack)
+    assert not [n for n in before if n.startswith("tls/") and before[n] == after[n]]
+    assert_all_trust_and_show(stack, after["tls/ca.crt"])
+    assert_site_changes_nothing(stack)
+    ops(stack, "backup", "run", "--yes")  # the hosts of backups trust each other
+    assert ops(stack, "verify").status == 0
+
+
+@pytest.mark.parametrize("how", ["abort", "resume"])
+def test_an_operator_who_dies_with_two_cas_is_followed_by_another(
+    stack: Stack, tmp_path: Path, how: str
+) -> None:
+    if stack.fleet.single:
+        pytest.skip("one host: nothing crosses hosts")
+    before, stages = values(stack), 0
+
+    def dies(event: dict[str, Any]) -> bool:
+        nonlocal stages
+        stages += event.get("kind") == "secrets.stage" and event["event"] == "done"
+        return stages == 2
+
+    with traffic(stack, clients=4) as running:
+        died = ops_until(stack, "secrets", "rotate", "tls", "--yes", dies=dies)
+        assert died.status == -9
+        other = another_checkout(stack, tmp_path)
+        ops(other, how, *(("--yes",) if how == "abort" else ()))
+    assert_nothing_was_lost(running, least=20)
+    after = values(other)
+    assert (before["tls/ca.crt"] == after["tls/ca.crt"]) == (how == "abort")
+    stack.lab.inventory.joinpath(".secrets/fleet.vault").write_bytes(
+        other.lab.inventory.joinpath(".secrets/fleet.vault").read_bytes()
+    )
+    assert_all_trust_and_show(stack, after["tls/ca.crt"])
+    assert_site_changes_nothing(stack)
+
+
 @pytest.mark.parametrize("how", ["resume", "abort"])
 def test_an_operator_who_dies_is_followed_by_another_and_no_request_fails(
     stack: Stack, tmp_path: Path, how: str

@@ -8,8 +8,8 @@ from rendering import init_plugin_loader  # finds the collection
 from ops.certs.listing import CA, EDGE, HOST, listing
 from ops.errors import RemoteError
 from ops.fleet.model import Fleet, Host
-from ops.secrets.rotation import BOTH, SWITCHED
-from ops.secrets.store import Entries
+from ops.secrets.rotation import BOTH, FINAL, SWITCHED, move, prepare
+from ops.secrets.store import Entries, used
 
 assert init_plugin_loader
 from ansible_collections.rackhand.host.plugins.lookup.fleet_certificate import (  # noqa: E402
@@ -71,3 +71,21 @@ def test_a_ca_that_is_replaced_is_told_beside_the_next_one_and_signs_from_the_sw
     assert not is_good(made, "gpu1", ["10.0.0.2", "gpu1"])
     Authority(made).ensure_host("gpu1", ["10.0.0.2", "gpu1"])
     assert is_good(made, "gpu1", ["10.0.0.2", "gpu1"])
+
+
+def test_hosts_get_certificates_of_the_new_ca_once_both_are_trusted_and_back() -> None:
+    there: Entries = {}
+    authority, names = Authority(there), ["node1", "10.0.0.1"]
+    authority.ensure_ca()
+    authority.ensure_host("node1", names)
+    first = used(there["tls/node1.crt"])
+    marks = prepare(there, [CA_CERTIFICATE, CA_KEY])
+    shown: dict[str, list[str]] = {}
+    for stage in (BOTH, SWITCHED, FINAL, SWITCHED, BOTH):
+        move(there, marks, stage)
+        authority.ensure_host("node1", names)
+        assert is_good(there, "node1", names)
+        shown.setdefault(stage, []).append(used(there["tls/node1.crt"]))
+    assert shown[BOTH][0] == first
+    assert shown[SWITCHED][0] == shown[FINAL][0]
+    assert len({*shown[BOTH], *shown[SWITCHED]}) == 3  # back under the old CA with a third one

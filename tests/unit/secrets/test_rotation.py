@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from ansible.parsing.vault import VaultSecret
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 
 from ops.app import steps as app_steps
 from ops.app.plan import Choices
@@ -21,6 +23,7 @@ from ops.operations.plan import Plan, Step
 from ops.operations.run import RolledBackError, Runner, StopFlag
 from ops.secrets import steps
 from ops.secrets.catalogue import BY_NAME, SECRETS, chosen
+from ops.secrets.fleet_ca import make_ca
 from ops.secrets.plan import plan_rotation
 from ops.secrets.rotation import BOTH, FINAL, NONE, SWITCHED, fingerprint, move, prepare
 from ops.secrets.store import Entries, SecretStore, accepted, by_turn, new_entry, turn, used
@@ -130,6 +133,44 @@ def test_a_plan_names_layers_and_restarts_and_no_value() -> None:
         assert entry["next"] not in told
     once = plan(["redis_agent_app"], {})
     assert [step.kind for step in once.steps].count("app.cycle") == len(FOUND)
+
+
+TLS = ("tls/ca.crt", "tls/ca.key")
+
+
+def test_a_ca_moves_with_its_key_and_both_are_trusted_meanwhile() -> None:
+    entries = dict(zip(TLS, map(new_entry, make_ca()), strict=True))
+    old = entries[TLS[0]]["value"]
+    marks = prepare(entries, TLS)
+    new = entries[TLS[0]]["next"]
+    trusted = {}
+    for stage in (BOTH, SWITCHED, FINAL):
+        move(entries, marks, stage)
+        certificate = load_pem_x509_certificate(used(entries[TLS[0]]).encode())
+        key = load_pem_private_key(used(entries[TLS[1]]).encode(), None)
+        assert certificate.public_key() == key.public_key()
+        trusted[stage] = accepted(entries[TLS[0]])
+    assert trusted == {BOTH: [old, new], SWITCHED: [new, old], FINAL: [new]}
+
+
+def test_the_plan_of_tls_has_the_app_trust_the_new_ca_first_and_forget_the_old_one_last() -> None:
+    made = plan(["tls"], {})
+    assert [(step.kind, step.values.get("to")) for step in made.steps] == [
+        ("secrets.stage", BOTH), ("app.cycle", {}), ("app.cycle", {}),
+        ("secrets.stage", SWITCHED),
+        ("secrets.stage", FINAL), ("app.cycle", {}), ("app.cycle", {}),
+    ]  # fmt: skip
+    stages = [step.values for step in made.steps if step.kind == "secrets.stage"]
+    assert [stage["layers"] for stage in stages] == [["tls"]] * 3
+    assert [bool(stage["instances"]) for stage in stages] == [True, False, True]
+
+
+def test_tls_is_rotated_where_there_is_any_and_only_when_it_is_named() -> None:
+    there = {name: {} for name in (*TLS, "redis_agent_app")}
+    assert [secret.name for secret in chosen([], there)] == ["redis_agent_app"]
+    assert [secret.stored for secret in chosen(["tls"], there)] == [TLS]
+    with pytest.raises(InputError, match="no secret tls"):
+        chosen(["tls"], {"redis_agent_app": {}})
 
 
 class World:

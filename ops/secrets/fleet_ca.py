@@ -1,0 +1,1 @@
+../../collections/ansible_collections/rackhand/host/plugins/plugin_utils/fleet_ca.py
