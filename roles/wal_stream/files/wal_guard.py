@@ -22,12 +22,11 @@ CONFIG = Path("/etc/rackhand/wal_stream.json")
 POLL_SECONDS = 0.5
 TELL_SECONDS = 10.0
 STANDBY = "rackhand_wal"
-LOOK = f"""
+LOOK = """
 SELECT EXISTS (SELECT FROM pg_stat_replication
-                WHERE usename = '{STANDBY}' AND application_name = '{STANDBY}'
-                  AND state = 'streaming'),
+                WHERE usename = %(name)s AND application_name = %(name)s AND state = 'streaming'),
        current_setting('synchronous_standby_names') <> ''
-"""  # noqa: S608 - constants
+"""
 HELP = {
     "rackhand_wal_stream_synchronous": "1 while commits wait for the second host.",
     "rackhand_wal_stream_timestamp_seconds": "When that was last looked at.",
@@ -57,7 +56,7 @@ def guard(config: dict[str, Any], cursor: Any) -> None:
     """Follow the receiver, until the connection breaks."""
     told: tuple[bool, float] = (False, 0.0)
     while True:
-        cursor.execute(LOOK)
+        cursor.execute(LOOK, {"name": STANDBY})
         streaming, waiting = cursor.fetchone()
         if streaming != waiting:
             name_standby(cursor, wanted=streaming)
