@@ -72,8 +72,8 @@ at={shlex.quote(folder)}
 fi
 umask 077
 dd if=/dev/zero of="$at/.chaos-ballast" bs=1M status=none 2>/dev/null || true
-# By the block, which a small ext4 has of 1 KiB: of a page for which there is no room nothing is written. And once
-# more: what ext4 held back for blocks that were not written yet is free once they are.
+# By the block, which a small ext4 has of 1 KiB: of a page that has no room nothing is written. And
+# once more: what ext4 held back for blocks that were not written yet is free once they are.
 for _ in 1 2; do
   dd if=/dev/zero bs=1k status=none 2>/dev/null >> "$at/.chaos-ballast" || true
   sync -f "$at"
