@@ -25,9 +25,9 @@ METRICS = "/var/lib/rackhand/metrics"
 BACKUP_SECONDS = 180.0
 
 
-@pytest.fixture(scope="module")
-def stack(labs: Callable[..., Lab]) -> Iterator[Stack]:
-    with stand_in_stack(labs, purpose="backup") as made:
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def stack(labs: Callable[..., Lab], request: pytest.FixtureRequest) -> Iterator[Stack]:
+    with stand_in_stack(labs, image=request.param, purpose="backup") as made:
         yield made
 
 
