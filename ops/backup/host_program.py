@@ -7,6 +7,7 @@ backups. Standard library of the host's own Python.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pwd
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,6 +265,19 @@ def restore(operation: str, **job: Any) -> dict[str, Any]:
         return write_record(operation, problem=str(problem))
 
 
+def take(name: str) -> dict[str, Any]:
+    """Keep WAL that another host offers as our input; what was being written counts as well."""
+    postgres = pwd.getpwnam("postgres")
+    RECEIVED.mkdir(mode=0o700, exist_ok=True)
+    os.chown(RECEIVED, postgres.pw_uid, postgres.pw_gid)
+    path = RECEIVED / name.removesuffix(".partial")
+    candidate = path.with_suffix(".new")
+    candidate.write_bytes(zlib.decompress(base64.b64decode(sys.stdin.read())))
+    os.chown(candidate, postgres.pw_uid, postgres.pw_gid)
+    candidate.rename(path)
+    return {"said": f"{path.name} is here"}
+
+
 def from_received(cluster: Cluster) -> list[str]:
     """Have recovery look into the repository first, then at what another host received."""
     if not RECEIVED.exists():
@@ -429,7 +444,7 @@ def copy_missing(source: Path, target: Path) -> int:
 
 VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "survey": survey, "flush": flush, "begin": begin, "look": look, "restore": restore,
-    "undo": undo, "put_back_files": put_back_files,
+    "undo": undo, "put_back_files": put_back_files, "take": take,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from ops.app.host import AppHost
 from ops.app.state import Instance, instances
 from ops.backup.listing import stated
 from ops.backup.plan import size
-from ops.backup.survey import COMMAND, PROGRAM, WAL_PROGRAM, ask
+from ops.backup.survey import COMMAND, PROGRAM, WAL_RECEIVER, ask, command_of
 from ops.errors import OpsError
 from ops.operations.plan import Step
 from ops.operations.work import Context, LastingError, host_of
@@ -192,14 +192,13 @@ class BringWal(BackupStep):
 
     def do(self) -> None:
         system = str(self.values["system"])
-        program = f"python3 -c {quote(WAL_PROGRAM.read_text(encoding='utf-8'))}"
         data = self.context.fleet.first("data")
         with self.on() as here, connect(self.context.fleet, data) as there:
-            names = json.loads(self.ssh(here, f"{program} list {system}"))
+            names = json.loads(self.ssh(here, f"{WAL_RECEIVER} list {system}"))
             for name in names:
-                offered = self.ssh(here, f"{program} offer {system} {name}")
+                offered = self.ssh(here, f"{WAL_RECEIVER} offer {system} {name}")
                 said: list[str] = []
-                if pipe(there, data, f"{program} take {name}", offered, said.append):
+                if pipe(there, data, command_of("take", name=name), offered, said.append):
                     raise OpsError(
                         f"{name} could not be brought: " + " ".join(said)[-1500:], place=data.name
                     )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fabric import Connection
 
 PROGRAM = files("ops.backup").joinpath("host_program.py")
-WAL_PROGRAM = files("ops.backup").joinpath("wal_program.py")
 COMMAND = "/usr/local/lib/rackhand/backup"
+WAL_RECEIVER = "/usr/local/lib/rackhand/wal_receiver"
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,13 @@ def ask(connection: Connection, host: Host, verb: str, **values: Any) -> dict[st
     Raises:
         RemoteError: It could not.
     """
+    return dict(json.loads(run(connection, host, command_of(verb, **values))))
+
+
+def command_of(verb: str, **values: Any) -> str:
+    """The program of backups with a verb, for a host's shell."""
     program = PROGRAM.read_text(encoding="utf-8")
-    command = f"python3 -c {quote(program)} {verb} {quote(json.dumps(values))}"
-    return dict(json.loads(run(connection, host, command)))
+    return f"python3 -c {quote(program)} {verb} {quote(json.dumps(values))}"
 
 
 def survey(fleet: Fleet) -> Survey:

@@ -4,16 +4,20 @@
 
 pg_receivewal does the work and says to the server what is on this disk; this program runs it, keeps
 the WAL of each cluster in a folder of its own (a fresh data host must not overwrite what the lost
-one left), and removes what the repository of backups has. Standard library of the host's Python.
+one left), and removes what the repository of backups has. `ops restore` has it list and offer what
+the repository lacks. Standard library of the host's Python.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
 import sys
 import time
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +59,30 @@ def say(words: str) -> None:
     print(words, flush=True)
 
 
+def is_archived(config: dict[str, Any], segment: str) -> bool:
+    """Whether the repository of backups has a segment, whole."""
+    stored = Path(config["repository"]).glob(f"*/{segment[:16]}/{segment}-*")
+    return any(not path.name.endswith(".tmp") for path in stored)
+
+
 def prune(config: dict[str, Any], folder: Path) -> None:
     """Remove finished segments that the repository of backups has."""
     for path in folder.iterdir():
-        if SEGMENT.fullmatch(path.name):
-            stored = Path(config["repository"]).glob(f"*/{path.name[:16]}/{path.name}-*")
-            if any(not one.name.endswith(".tmp") for one in stored):
-                path.unlink()
+        if SEGMENT.fullmatch(path.name) and is_archived(config, path.name):
+            path.unlink()
+
+
+def list_(config: dict[str, Any], system: str) -> None:
+    """Print the WAL files of a cluster that are not archived, oldest first, for `ops restore`."""
+    paths = sorted((Path(config["state"]) / system).glob("*"))
+    found = [path.name for path in paths if SEGMENT.fullmatch(path.name.removesuffix(".partial"))]
+    print(json.dumps([name for name in found if not is_archived(config, name[:24])]))
+
+
+def offer(config: dict[str, Any], system: str, name: str) -> None:
+    """Print one of them, packed."""
+    path = Path(config["state"]) / system / name
+    print(base64.b64encode(zlib.compress(path.read_bytes(), 1)).decode())
 
 
 def put_aside(folder: Path) -> None:
@@ -92,14 +113,25 @@ def receive(config: dict[str, Any], system: str) -> None:
         put_aside(folder)
 
 
-def main() -> int:
+def run(config: dict[str, Any]) -> None:
     """Receive for ever."""
-    config = json.loads(CONFIG.read_text(encoding="utf-8"))
     while True:
         if system := identify(config):
             receive(config, system)
         time.sleep(RETRY_SECONDS)
 
 
+VERBS: dict[str, Callable[..., None]] = {"run": run, "list": list_, "offer": offer}
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a verb."""
+    if not words or words[0] not in VERBS:
+        print("wal_receiver run | list SYSTEM | offer SYSTEM NAME", file=sys.stderr)
+        return 2
+    VERBS[words[0]](json.loads(CONFIG.read_text(encoding="utf-8")), *words[1:])
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

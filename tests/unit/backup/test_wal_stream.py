@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ops.backup import wal_program
+from ops.backup import host_program
 
 ROOT = Path(__file__).parents[3]
 FIRST, SECOND = "0000000100000000000000A1", "0000000100000000000000A2"
@@ -100,32 +100,28 @@ def test_what_is_not_archived_reaches_the_recovery_whole(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stream, received = tmp_path / "wal_stream.json", tmp_path / "received"
-    stream.write_text(json.dumps(config))
-    monkeypatch.setattr(wal_program, "STREAM", stream)
-    monkeypatch.setattr(wal_program, "RECEIVED", received)
+    received, receiver = tmp_path / "received", program()
+    on_its_way = f"{SECOND}-77.zst.pgbackrest.tmp"
+    (Path(config["repository"]) / "15-1" / FIRST[:16] / on_its_way).touch()
+    monkeypatch.setattr(host_program, "RECEIVED", received)
     me = pwd.getpwuid(os.getuid())
-    monkeypatch.setattr(wal_program.pwd, "getpwnam", lambda _name: me)
-    wal_program.list_(SYSTEM)
+    monkeypatch.setattr(host_program.pwd, "getpwnam", lambda _name: me)
+    receiver.list_(config, SYSTEM)
     names = json.loads(capsys.readouterr().out)
     assert names == [SECOND, "0000000100000000000000A3.partial"]
     for name in names:
-        wal_program.offer(SYSTEM, name)
+        receiver.offer(config, SYSTEM, name)
         offered = capsys.readouterr().out
         assert zlib.decompress(base64.b64decode(offered)) == (folder / name).read_bytes()
         monkeypatch.setattr(sys, "stdin", io.StringIO(offered))
-        wal_program.take(name)
+        host_program.take(name)
     assert {path.name: path.read_text() for path in received.iterdir()} == {
         SECOND: SECOND, "0000000100000000000000A3": "0000000100000000000000A3.partial",
     }  # fmt: skip
 
 
 def test_a_cluster_that_nobody_received_has_nothing(
-    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    stream = tmp_path / "wal_stream.json"
-    stream.write_text(json.dumps(config))
-    monkeypatch.setattr(wal_program, "STREAM", stream)
-    wal_program.list_("1")
+    config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    program().list_(config, "1")
     assert json.loads(capsys.readouterr().out) == []
