@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,20 @@ def ops_until(stack: Stack, *words: str, dies: Callable[[dict[str, Any]], bool])
                 break
         output = "".join(lines) + process.stderr.read()
     return Said(process.wait(), output, _events("".join(lines)))
+
+
+def status_of(stack: Stack, said: Said) -> str:
+    """How the operation of a command stands, as another command tells it."""
+    told = json.loads(ops(stack, "history", "--json").output)["operations"]
+    return str(next(found["status"] for found in told if found["id"] == said.id))
+
+
+def wait_until_free(stack: Stack, died: Said, most_seconds: float) -> tuple[float, str]:
+    """Wait until a dead operator holds the lock no more; return the seconds, and how it stands."""
+    killed = time.monotonic()
+    while (status := status_of(stack, died)) == "running":
+        assert time.monotonic() - killed < most_seconds, "the dead still hold the lock"
+    return time.monotonic() - killed, status
 
 
 def _events(text: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from checkouts import another_checkout, hand_over
-from operators import Said, ops, ops_until
+from operators import ops, ops_until, status_of, wait_until_free
 from results import add_to_result
 from revisions import Revisions, serves
 from stack import Lab, Stack
@@ -127,7 +127,7 @@ class Deaths:
         with traffic(self.stack, clients=2) as running:
             died = ops_until(self.stack, *words, dies=now)
             assert died.status == -9, died.output[-4000:]
-            free, status = self._wait_until_free(died)
+            free, status = wait_until_free(self.other, died, FREE_SECONDS)
             began = time.monotonic()
             if status == "unfinished":
                 ops(self.other, how, *(("--yes",) if how == "abort" else ()))
@@ -135,7 +135,7 @@ class Deaths:
                 how = "nothing was left to do"
                 hand_over(self.stack, self.other)
             took = time.monotonic() - began
-        ended = self._status(died)
+        ended = status_of(self.other, died)
         self._judge(how, ended, before, running)
         self.rows.append(
             (
@@ -155,17 +155,6 @@ class Deaths:
 
     def _serves(self) -> dict[str, Any]:
         return {h.name: serves(self.stack, h.name) for h in self.stack.fleet.group("gpu")}
-
-    def _status(self, died: Said) -> str:
-        told = json.loads(ops(self.other, "history", "--json").output)["operations"]
-        return str(next(found["status"] for found in told if found["id"] == died.id))
-
-    def _wait_until_free(self, died: Said) -> tuple[float, str]:
-        """Wait until nobody holds the lock any more; return the seconds, and how it stands."""
-        killed = time.monotonic()
-        while (status := self._status(died)) == "running":
-            assert time.monotonic() - killed < FREE_SECONDS, "the dead still hold the lock"
-        return time.monotonic() - killed, status
 
     def _judge(self, how: str, ended: str, before: dict[str, Any], running: Traffic) -> None:
         assert running.failures == [], running.told()

@@ -3,14 +3,13 @@
 It writes docs/results/<date>-restore-deaths.md.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from operators import ops, ops_until
+from operators import ops, ops_until, status_of, wait_until_free
 from results import add_to_result
 from stack import Lab, Stack
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
@@ -47,19 +46,6 @@ def at(step: str, moment: str) -> Callable[[dict[str, Any]], bool]:
     return now
 
 
-def status(stack: Stack, operation: str) -> str:
-    told = json.loads(ops(stack, "history", "--json").output)["operations"]
-    return str(next(found["status"] for found in told if found["id"] == operation))
-
-
-def wait_until_free(stack: Stack, operation: str) -> float:
-    """Wait until nobody holds the lock any more; return the seconds."""
-    killed = time.monotonic()
-    while status(stack, operation) == "running":
-        assert time.monotonic() - killed < FREE_SECONDS, "the dead still hold the lock"
-    return time.monotonic() - killed
-
-
 CASES = [(step, moment) for step in STEPS for moment in MOMENTS[:2]] + [("restore", "say")]
 
 
@@ -73,9 +59,8 @@ def test_another_operator_goes_on_or_back_and_loses_nothing(
     said = {say(stack, "remember the heron")}
     died = ops_until(stack, "restore", "--yes", dies=at(step, moment))
     assert died.status == -9, died.output[-4000:]
-    free = wait_until_free(stack, died.id)
+    free, left = wait_until_free(stack, died, FREE_SECONDS)
     began = time.monotonic()
-    left = status(stack, died.id)
     if left == "unfinished":
         ops(stack, how, *(("--yes",) if how == "abort" else ()))
     else:  # the journal's last word was written before the kill came
@@ -86,7 +71,7 @@ def test_another_operator_goes_on_or_back_and_loses_nothing(
     said.add(say(stack, "and the crane"))
     missing = said - threads(stack)
     assert not missing
-    assert status(stack, died.id) == ("rolled back" if how == "abort" else "done")
+    assert status_of(stack, died) == ("rolled back" if how == "abort" else "done")
     stack.lab.ssh("node1", "rm -rf /var/lib/postgresql/*/main.before-*")
     wait_for_backup(stack)
     add_to_result(
@@ -112,7 +97,7 @@ def test_in_place_leaves_no_copy_and_no_way_back_but_another_restore(
     words = ("restore", "--to", moment.isoformat(), "--in-place", "--yes")
     died = ops_until(stack, *words, dies=at("restore", "say"))
     assert died.status == -9, died.output[-4000:]
-    wait_until_free(stack, died.id)
+    wait_until_free(stack, died, FREE_SECONDS)
     if how == "abort":
         aborted = ops(stack, "abort", "--yes", status=1)
         assert "the restore was in place" in aborted.output
