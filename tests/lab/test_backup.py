@@ -19,7 +19,6 @@ from ops.secrets.vault import read_secrets
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1500)]
 
-HEADINGS = ("what", "figure")
 UNITS = ("rackhand-backup@full", "rackhand-backup-verify", "rackhand-backup-files")
 METRICS = "/var/lib/rackhand/metrics"
 BACKUP_SECONDS = 180.0
@@ -33,13 +32,11 @@ def stack(labs: Callable[..., Lab], request: pytest.FixtureRequest) -> Iterator[
 
 def write(*rows: tuple[str, str]) -> None:
     add_to_result(
-        "backup",
-        "Backups and restores in the lab",
-        HEADINGS,
-        rows,
+        "backup", "Backups and restores in the lab", ("what", "figure"), rows,
         "Labs of the stand-in engine. Acknowledged: the client saw the closing event. "
-        "The recovery point is the last transaction that is back, as `ops restore` states it.",
-    )
+        "The recovery point is the last transaction that is back, as `ops restore` states it. "
+        "Below 0 s: committed after the power was told to go, before it was gone.",
+    )  # fmt: skip
 
 
 def listing(stack: Stack) -> dict[str, Any]:

@@ -10,18 +10,11 @@ from typing import Any
 import pytest
 from acknowledged import Acknowledged, chatting
 from operators import ops, ops_told
-from results import add_to_result
 from stack import Lab, Stack, run_site
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
-from test_backup import HEADINGS, listing
+from test_backup import listing, write
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(2400)]
-
-NOTES = (
-    "Labs of the stand-in engine. Acknowledged: the client saw the closing event. "
-    "The recovery point is the last transaction that is back, as `ops restore` states it. "
-    "Below 0 s: committed after the power was told to go, before it was gone."
-)
 
 
 @pytest.fixture(scope="module")
@@ -119,21 +112,17 @@ def test_a_destroyed_data_host_comes_back_with_all_that_was_archived(stack: Stac
     again = run_site(stack.lab)
     assert again.status == 0, again.output[-5000:]
     assert_site_changes_nothing(stack)
-    add_to_result(
-        "backup", "Backups and restores in the lab", HEADINGS,
-        [
-            ("three hosts: acknowledged until the destruction", str(len(acknowledged))),
-            ("three hosts: of those up to the recovery point, missing", str(len(owed - present))),
-            ("three hosts: acknowledged after it, lost with the host",
-             str(len(set(acknowledged) - present))),
-            ("three hosts: recovery point before the destruction", f"{age:.1f} s"),
-            ("three hosts: `ops restore`, whole operation", f"{found.operation_s:.1f} s"),
-            ("three hosts: of it the database restored and recovered",
-             f"{found.end['seconds']:.1f} s"),
-            ("three hosts: from fresh files to the app ready, site.yml included",
-             f"{found.ready_s:.0f} s"),
-        ],
-        NOTES,
+    write(
+        ("three hosts: acknowledged until the destruction", str(len(acknowledged))),
+        ("three hosts: of those up to the recovery point, missing", str(len(owed - present))),
+        ("three hosts: acknowledged after it, lost with the host",
+         str(len(set(acknowledged) - present))),
+        ("three hosts: recovery point before the destruction", f"{age:.1f} s"),
+        ("three hosts: `ops restore`, whole operation", f"{found.operation_s:.1f} s"),
+        ("three hosts: of it the database restored and recovered",
+         f"{found.end['seconds']:.1f} s"),
+        ("three hosts: from fresh files to the app ready, site.yml included",
+         f"{found.ready_s:.0f} s"),
     )  # fmt: skip
     wait_for_backup_of(stack)
 
@@ -180,12 +169,9 @@ def test_commits_wait_for_the_second_host_and_go_on_without_it_when_it_falls_sil
         stack.lab.ssh("node2", f"systemctl kill -s CONT {receiver}")
         wait_for(lambda: synchronous(stack), 30)
         clients.wait_for(10)
-    add_to_result(
-        "backup", "Backups and restores in the lab", HEADINGS,
-        [("three hosts, streamed: a commit held up when the receiver falls silent",
-          f"{held:.1f} s")],
-        NOTES,
-    )  # fmt: skip
+    write(
+        ("three hosts, streamed: a commit held up when the receiver falls silent", f"{held:.1f} s")
+    )
 
 
 def test_a_destroyed_data_host_whose_commits_waited_loses_nothing(stack: Stack) -> None:
@@ -198,16 +184,12 @@ def test_a_destroyed_data_host_whose_commits_waited_loses_nothing(stack: Stack) 
     again = run_site(stack.lab)
     assert again.status == 0, again.output[-5000:]
     assert_site_changes_nothing(stack)
-    add_to_result(
-        "backup", "Backups and restores in the lab", HEADINGS,
-        [
-            ("three hosts, streamed: acknowledged until the destruction", str(len(acknowledged))),
-            ("three hosts, streamed: of those missing", str(len(missing))),
-            ("three hosts, streamed: recovery point before the destruction",
-             f"{found.destroyed - found.point:.1f} s"),
-            ("three hosts, streamed: `ops restore`, whole operation", f"{found.operation_s:.1f} s"),
-            ("three hosts, streamed: from fresh files to the app ready, site.yml included",
-             f"{found.ready_s:.0f} s"),
-        ],
-        NOTES,
+    write(
+        ("three hosts, streamed: acknowledged until the destruction", str(len(acknowledged))),
+        ("three hosts, streamed: of those missing", str(len(missing))),
+        ("three hosts, streamed: recovery point before the destruction",
+         f"{found.destroyed - found.point:.1f} s"),
+        ("three hosts, streamed: `ops restore`, whole operation", f"{found.operation_s:.1f} s"),
+        ("three hosts, streamed: from fresh files to the app ready, site.yml included",
+         f"{found.ready_s:.0f} s"),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkouts import another_checkout
+from checkouts import another_checkout, hand_over
 from operators import ops, ops_until
 from stack import Lab, Stack, run_site
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
@@ -196,30 +196,44 @@ def test_the_ca_and_all_certificates_are_replaced_under_load_and_no_request_fail
     assert ops(stack, "verify").status == 0
 
 
+def die_and_be_followed(
+    stack: Stack, folder: Path, how: str, *names: str, dies: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Die under load in a rotation, have another checkout go on or back; return values by name.
+
+    Args:
+        stack: The stack.
+        folder: Of the other checkout.
+        how: `resume` or `abort`.
+        names: The secrets; none means all.
+        dies: After the first step of this kind that is done once the next values are shown.
+    """
+    before, stages = values(stack), 0
+
+    def now(event: dict[str, Any]) -> bool:
+        nonlocal stages
+        done = event["event"] == "done"
+        stages += done and event["kind"] == "secrets.stage"
+        return stages == 2 and done and event["kind"] == dies
+
+    with traffic(stack, clients=4) as running:
+        died = ops_until(stack, "secrets", "rotate", *names, "--yes", dies=now)
+        assert died.status == -9
+        other = another_checkout(stack, folder)
+        ops(other, how, *(("--yes",) if how == "abort" else ()))
+    assert_nothing_was_lost(running, least=20)
+    hand_over(other, stack)
+    return before, values(stack)
+
+
 @pytest.mark.parametrize("how", ["abort", "resume"])
 def test_an_operator_who_dies_with_two_cas_is_followed_by_another(
     stack: Stack, tmp_path: Path, how: str
 ) -> None:
     if stack.fleet.single:
         pytest.skip("one host: nothing crosses hosts")
-    before, stages = values(stack), 0
-
-    def dies(event: dict[str, Any]) -> bool:
-        nonlocal stages
-        stages += event.get("kind") == "secrets.stage" and event["event"] == "done"
-        return stages == 2
-
-    with traffic(stack, clients=4) as running:
-        died = ops_until(stack, "secrets", "rotate", "tls", "--yes", dies=dies)
-        assert died.status == -9
-        other = another_checkout(stack, tmp_path)
-        ops(other, how, *(("--yes",) if how == "abort" else ()))
-    assert_nothing_was_lost(running, least=20)
-    after = values(other)
+    before, after = die_and_be_followed(stack, tmp_path, how, "tls", dies="secrets.stage")
     assert (before["tls/ca.crt"] == after["tls/ca.crt"]) == (how == "abort")
-    stack.lab.inventory.joinpath(".secrets/fleet.vault").write_bytes(
-        other.lab.inventory.joinpath(".secrets/fleet.vault").read_bytes()
-    )
     assert_all_trust_and_show(stack, after["tls/ca.crt"])
     assert_site_changes_nothing(stack)
 
@@ -228,23 +242,7 @@ def test_an_operator_who_dies_with_two_cas_is_followed_by_another(
 def test_an_operator_who_dies_is_followed_by_another_and_no_request_fails(
     stack: Stack, tmp_path: Path, how: str
 ) -> None:
-    before, stages = values(stack), 0
-
-    def dies(event: dict[str, Any]) -> bool:
-        nonlocal stages
-        stages += event.get("kind") == "secrets.stage" and event["event"] == "done"
-        return stages == 2 and event.get("kind") == "app.cycle" and event["event"] == "done"
-
-    with traffic(stack, clients=4) as running:
-        died = ops_until(stack, "secrets", "rotate", "--yes", dies=dies)
-        assert died.status == -9
-        other = another_checkout(stack, tmp_path)
-        ops(other, how, *(("--yes",) if how == "abort" else ()))
-    assert_nothing_was_lost(running, least=20)
-    after = values(other)
+    before, after = die_and_be_followed(stack, tmp_path, how, dies="app.cycle")
     changed = [name for name in ROTATED if before[name] != after[name]]
     assert changed == (list(ROTATED) if how == "resume" else [])
-    stack.lab.inventory.joinpath(".secrets/fleet.vault").write_bytes(
-        other.lab.inventory.joinpath(".secrets/fleet.vault").read_bytes()
-    )
     assert_site_changes_nothing(stack)
