@@ -239,6 +239,14 @@ def slow_engine(lab: Lab, host: str) -> Iterator[None]:
             opened.process.stdout.readline()
 
 
+def until(holds: Callable[[], bool], seconds: float) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.5)
+
+
 def text_of(heard: list[Event]) -> str:
     """The answer as a reader saw it: pieces of text, without those that were retracted."""
     text = ""

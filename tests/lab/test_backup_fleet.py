@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from acknowledged import Acknowledged, chatting
 from operators import ops, ops_told
-from stack import Lab, Stack, run_site
+from stack import Lab, Stack, run_site, until
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
 from test_backup import listing, write
 
@@ -44,10 +44,7 @@ def test_the_repository_is_on_another_host_and_the_second_run_changes_nothing(
 
 
 def wait_for_backup_of(stack: Stack) -> None:
-    deadline = time.monotonic() + 180
-    while not listing(stack)["backups"]:
-        assert time.monotonic() < deadline
-        time.sleep(2)
+    until(lambda: bool(listing(stack)["backups"]), 180)
 
 
 @dataclass(frozen=True)
@@ -138,13 +135,6 @@ def synchronous(stack: Stack) -> bool:
     return found.strip() == "1"
 
 
-def wait_for(holds: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
 def test_commits_wait_for_the_second_host_and_go_on_without_it_when_it_falls_silent(
     stack: Stack,
 ) -> None:
@@ -153,7 +143,7 @@ def test_commits_wait_for_the_second_host_and_go_on_without_it_when_it_falls_sil
     site = run_site(stack.lab)
     assert site.status == 0, site.output[-5000:]
     assert_site_changes_nothing(stack)
-    wait_for(lambda: synchronous(stack), 30)
+    until(lambda: synchronous(stack), 30)
     ops(stack, "verify", "backup")
     receiver = "rackhand-wal-receiver.service"
     with chatting(stack) as clients:
@@ -167,7 +157,7 @@ def test_commits_wait_for_the_second_host_and_go_on_without_it_when_it_falls_sil
         page = stack.lab.ssh("node3", "cat /var/lib/rackhand/metrics/wal_stream.prom")
         assert "rackhand_wal_stream_synchronous 0.0" in page
         stack.lab.ssh("node2", f"systemctl kill -s CONT {receiver}")
-        wait_for(lambda: synchronous(stack), 30)
+        until(lambda: synchronous(stack), 30)
         clients.wait_for(10)
     write(
         ("three hosts, streamed: a commit held up when the receiver falls silent", f"{held:.1f} s")
@@ -175,12 +165,12 @@ def test_commits_wait_for_the_second_host_and_go_on_without_it_when_it_falls_sil
 
 
 def test_a_destroyed_data_host_whose_commits_waited_loses_nothing(stack: Stack) -> None:
-    wait_for(lambda: synchronous(stack), 30)
+    until(lambda: synchronous(stack), 30)
     found = destroy_and_restore(stack, lambda clients: clients.wait_for(40))
     acknowledged, present = found.clients.threads, found.clients.present()
     missing = set(acknowledged) - present
     assert not missing, f"{len(missing)} of {len(acknowledged)} acknowledged are gone"
-    wait_for(lambda: synchronous(stack), 60)
+    until(lambda: synchronous(stack), 60)
     again = run_site(stack.lab)
     assert again.status == 0, again.output[-5000:]
     assert_site_changes_nothing(stack)

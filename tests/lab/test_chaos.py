@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from stack import Lab
+from stack import Lab, until
 
 from ops.chaos import keeper, network, record
 from ops.lab import power
@@ -45,13 +44,6 @@ def chaos(lab: Lab, *words: str, status: int = 0) -> dict[str, Any]:
 
 def now(lab: Lab) -> list[str]:
     return [f"{found['fault']} {found['target']}" for found in chaos(lab, "list")["now"]]
-
-
-def until(holds: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(0.5)
 
 
 def reaches(lab: Lab, host: str, other: str) -> bool:
