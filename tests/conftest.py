@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.standstill import Standstill
+
 BIN = Path(sys.executable).parent
 os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
 
@@ -21,6 +23,11 @@ for _number, _usual in (
 ):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the machine itself."""
+    config.pluginmanager.register(Standstill())
 
 
 @pytest.fixture(autouse=True, scope="session")
