@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -40,14 +40,29 @@ def plan_chat(asked: ChatAsked, rules: list[Rule], *, garbage: bool, room: int) 
     if asked.forced in offered:
         answer = script.forced_call(asked.forced, offered[asked.forced])
     else:
-        result_given = asked.messages[-1].role == "tool"
-        answer = script.choose(rules, asked.question, offered, result_given)
-    return plan(answer, asked, garbage=garbage, room=room)
+        answer = script.choose(rules, asked.question, offered, asked.result_given)
+    return plan(answer, asked, garbage=garbage, room=room, begun=asked.begun)
 
 
-def plan(answer: Answer, asked: Asked, *, garbage: bool, room: int) -> Plan:
-    """Cut an answer where the request, or the context, ends it."""
-    limit = min(asked.limit or NO_LIMIT, max(1, room))
+def plan(answer: Answer, asked: Asked, *, garbage: bool, room: int, begun: str = "") -> Plan:
+    """Cut an answer where the request, or the context, ends it.
+
+    Args:
+        answer: All that there is to say.
+        asked: The request.
+        garbage: Say what means nothing instead.
+        room: What the context leaves, in tokens.
+        begun: The beginning of the answer, which is not said again.
+    """
+    before = len(script.tokens_of(begun))
+    limit = before + min(asked.limit or NO_LIMIT, max(1, room))
+    whole = _plan(answer, asked, garbage=garbage, limit=limit)
+    if before and "".join(whole.tokens[:before]) == begun:
+        return replace(whole, tokens=whole.tokens[before:] or [""])
+    return whole
+
+
+def _plan(answer: Answer, asked: Asked, *, garbage: bool, limit: int) -> Plan:
     if garbage:
         return Plan(list(islice(script.garbage(), min(limit, script.ECHO_TOKENS))), "stop")
     if answer.tool:

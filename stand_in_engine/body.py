@@ -131,6 +131,19 @@ class ChatAsked(Asked):
     max_completion_tokens: int | None = None
     tools: list[Tool] | None = None
     tool_choice: NamedChoice | str | None = None
+    continue_final_message: bool = False
+    add_generation_prompt: bool = True
+
+    @property
+    def begun(self) -> str:
+        """The beginning of the answer, where the last message is that."""
+        return self.messages[-1].text if self.continue_final_message else ""
+
+    @property
+    def result_given(self) -> bool:
+        """The conversation has a tool's result for its question already."""
+        before = self.messages[:-1] if self.continue_final_message else self.messages
+        return bool(before) and before[-1].role == "tool"
 
     @property
     def limit(self) -> int | None:
@@ -170,6 +183,11 @@ class ChatAsked(Asked):
         if not self.messages:
             message = "Cannot apply chat template to an empty conversation."
             raise bad_value(f"{message} Provide at least one message.", None)
+        if self.continue_final_message and self.add_generation_prompt:
+            message = (
+                "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+            )
+            raise bad_value(message, None)
         super().check(prompt_tokens, max_model_len)
 
 

@@ -40,6 +40,13 @@ class Answer:
         self._usage = chunk.usage or self._usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
 
+    def withdraw(self, *, calls_only: bool = False) -> None:
+        """Forget calls, and the text as well where it does not stand."""
+        self._calls = {}
+        if not (calls_only and self._text):
+            self._begun, self._text, self._usage, self._chunks = False, [], None, 0
+            self.finish_reason = "stop"
+
     def _add_call(self, delta: dict[str, Any]) -> None:
         call = self._calls.setdefault(delta.get("index", 0), {"name": "", "arguments": ""})
         function = delta.get("function") or {}

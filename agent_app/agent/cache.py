@@ -156,7 +156,7 @@ class CachedRoute:
                     yield chunk
                     continue
                 if isinstance(chunk, Withdrawn):
-                    answer = Answer("")
+                    answer.withdraw(calls_only=chunk.calls_only)
                     yield chunk
                     continue
                 answer.add(chunk)

@@ -26,6 +26,8 @@ class Chunk:
     tool_calls: tuple[dict[str, Any], ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
+    thought: bool = False
+    """It is of the model's reasoning, which is not passed on."""
 
 
 OPENED = Chunk()
@@ -160,6 +162,7 @@ def _read(data: str) -> Chunk:
             usage=Usage(usage["prompt_tokens"], usage.get("completion_tokens") or 0)
             if usage
             else None,
+            thought=bool(delta.get("reasoning") or delta.get("reasoning_content")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise EngineFailure("garbage", f"{len(data)} characters that are no event") from error

@@ -191,8 +191,9 @@ async def _stream(step: str, request: dict[str, Any], context: RunContext) -> tu
                     continue
                 if isinstance(chunk, Withdrawn):
                     clock.pause()
-                    tell(Retract(step))
-                    answer = Answer(step, request["messages"])
+                    answer.withdraw(calls_only=chunk.calls_only)
+                    if not chunk.calls_only:
+                        tell(Retract(step))
                     continue
                 clock.go()
                 answer.add(chunk)

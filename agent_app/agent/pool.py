@@ -16,6 +16,7 @@ from agent_app.agent.conversation import CHARACTERS_PER_TOKEN
 from agent_app.agent.engine import Chunk, EngineFailure, stream_completion, stream_lines
 from agent_app.agent.events import Queued
 from agent_app.agent.queue_terms import Flow
+from agent_app.agent.shown import Shown
 from agent_app.agent.turnstile import Place, Turnstile
 from agent_app.config import Limits, Model
 from agent_app.errors import EngineRefused, EngineUnavailable, NotOffered
@@ -33,7 +34,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """Chunks of this completion so far are void: it starts anew."""
+    """An attempt failed: what came of it so far is void."""
+
+    calls_only: bool = False
+    """But for the text, which stands: another engine goes on with it."""
 
 
 @dataclass(slots=True)
@@ -68,19 +72,21 @@ class _Patience:
     attempts: int = 0
     retractions: int = 0
 
-    def spend(self, failure: EngineFailure, *, shown: bool, may_retract: bool) -> float:
+    def spend(self, failure: EngineFailure, *, shown: bool, mendable: bool) -> float:
         """Return how long to pause before the next attempt.
 
+        Args:
+            failure: Of the last attempt.
+            shown: It had shown something: an engine that speaks is none that is waited for.
+            mendable: What was shown can be withdrawn or gone on with.
+
         Raises:
-            EngineRefused: The request itself is at fault.
             EngineUnavailable: Time, attempts or retractions are used up.
         """
-        if failure.permanent:
-            raise EngineRefused(
-                "the engine refused the request", place=failure.detail, cure="shorten or correct it"
-            ) from failure
         self.attempts += failure.reached
         self.retractions += shown
+        if shown:
+            self.started = time.monotonic()
         pause: float = min(FIRST_PAUSE_SECONDS * 2.0**self.pauses, LONGEST_PAUSE_SECONDS)
         pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self.pauses = min(self.pauses + 1, 10)
@@ -88,13 +94,23 @@ class _Patience:
             time.monotonic() + pause - self.started > self.wait_seconds
             or self.attempts >= self.limits.engine_attempts
             or self.retractions > self.limits.retractions
-            or (shown and not may_retract)
+            or not mendable
         )
         if exhausted:
-            raise EngineUnavailable(
-                "no engine could finish the answer", place=str(failure), cure="try again shortly"
-            ) from failure
+            raise _unavailable(failure) from failure
         return pause
+
+
+def _unavailable(failure: EngineFailure) -> EngineUnavailable:
+    return EngineUnavailable(
+        "no engine could finish the answer", place=str(failure), cure="try again shortly"
+    )
+
+
+def _refused(failure: EngineFailure) -> EngineRefused:
+    return EngineRefused(
+        "the engine refused the request", place=failure.detail, cure="shorten or correct it"
+    )
 
 
 class EnginePool:
@@ -126,6 +142,7 @@ class EnginePool:
         request_ids: Iterator[str],
         may_retract: bool,
         flow: Flow,
+        shows_calls: bool = False,
         wait_seconds: float | None = None,
     ) -> AsyncGenerator[Queued | Chunk | Withdrawn, None]:
         """Stream one completion, through as many attempts as it takes and the limits allow.
@@ -135,8 +152,10 @@ class EnginePool:
         Args:
             body: The request; the model's name is filled in here.
             request_ids: The next value names the next attempt to the engine.
-            may_retract: Whether shown text can be withdrawn and begun anew.
+            may_retract: Whether shown text can be withdrawn and begun anew. If not, another engine
+                goes on from it, where the model's engines can.
             flow: Whose turn it takes.
+            shows_calls: The client gets calls of tools as they come, and not only text.
             wait_seconds: How long engines may fail; None: `engine_wait_seconds`.
 
         Raises:
@@ -154,7 +173,14 @@ class EnginePool:
                 body = {**body, "priority": int(place.tag)}
             most = self._limits.engine_wait_seconds if wait_seconds is None else wait_seconds
             patience = _Patience(self._limits, most)
-            attempts = self._attempts(place, body, request_ids, patience, may_retract=may_retract)
+            attempts = self._attempts(
+                place,
+                body,
+                request_ids,
+                patience,
+                may_retract=may_retract,
+                shows_calls=shows_calls,
+            )
             async with aclosing(attempts) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -169,25 +195,40 @@ class EnginePool:
         patience: _Patience,
         *,
         may_retract: bool,
+        shows_calls: bool,
     ) -> AsyncGenerator[Chunk | Withdrawn, None]:
+        shown, request = Shown(calls=shows_calls), body
         while True:
-            shown = False
             endpoint = self._choose()
             waited = time.monotonic() - patience.started
             try:
-                async with aclosing(self._attempt(endpoint, body, next(request_ids))) as chunks:
+                async with aclosing(self._attempt(endpoint, request, next(request_ids))) as chunks:
                     async for chunk in chunks:
-                        shown = shown or bool(chunk.text or chunk.tool_calls)
                         if chunk.text or chunk.tool_calls or chunk.usage:
                             place.count(chunk.usage)
-                        yield chunk
+                        yield shown.see(chunk)
                 metrics.ENGINE_WAIT.labels(self.name).observe(waited)
                 return
             except EngineFailure as failure:
                 self._note(endpoint, failure)
-                pause = patience.spend(failure, shown=shown, may_retract=may_retract)
-            if shown:
-                yield Withdrawn()
+                if failure.permanent:
+                    raise (_refused if request is body else _unavailable)(failure) from failure
+                goes_on = shown.can_go_on(body, engines_do=self.model.continues)
+                if shown and not may_retract:  # nobody else can finish it
+                    patience.wait_seconds = self._limits.engine_wait_seconds
+                mendable = may_retract or goes_on
+                pause = patience.spend(failure, shown=shown.fresh, mendable=mendable)
+            yield Withdrawn(calls_only=not (shown and may_retract))
+            if may_retract:
+                shown = Shown(calls=shows_calls)
+            else:
+                rest = shown.rest(body)
+                if rest is None:  # but the word that it is over
+                    yield Chunk(finish_reason="length")
+                    return
+                if rest is not body:
+                    metrics.ANSWERS_CONTINUED.labels(self.name).inc()
+                request = rest
             place.retry()
             await asyncio.sleep(pause if self._all_ejected() else 0)
 
@@ -246,7 +287,9 @@ class EnginePool:
                         f"the engines of {self.name} do not offer {path}; use /v1/chat/completions"
                     ) from failure
                 self._note(endpoint, failure)
-                pause = patience.spend(failure, shown=shown, may_retract=False)
+                if failure.permanent:
+                    raise _refused(failure) from failure
+                pause = patience.spend(failure, shown=shown, mendable=not shown)
             place.retry()
             await asyncio.sleep(pause if self._all_ejected() else 0)
 

@@ -7,7 +7,7 @@ a resident key, or of a thread that one began, ever goes to a cloud.
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -73,9 +73,13 @@ class _Step:
         self.chunks.append(chunk)
         self.shown = self.shown or bool(chunk.text or (chunk.tool_calls and self.shows_calls))
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, *, calls_only: bool = False) -> None:
         """Forget what was withdrawn."""
-        self.answer, self.chunks, self.shown = Answer(""), [], False
+        self.answer.withdraw(calls_only=calls_only)
+        if calls_only:
+            self.chunks = [replace(chunk, tool_calls=()) for chunk in self.chunks]
+        else:
+            self.chunks, self.shown = [], False
 
     @property
     def stuck(self) -> bool:
@@ -151,7 +155,11 @@ class Route:
         """
         if self._policy is None or self._cloud is None:
             return self.pool.stream(
-                body, request_ids=request_ids, may_retract=may_retract, **queueing
+                body,
+                request_ids=request_ids,
+                may_retract=may_retract,
+                shows_calls=self.errand.shows_calls,
+                **queueing,
             )
         step = _Step(
             body,
@@ -234,13 +242,14 @@ class Route:
             step.body,
             request_ids=step.request_ids,
             may_retract=step.may_retract,
+            shows_calls=step.shows_calls,
             wait_seconds=patience,
             **step.queueing,
         )
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 if isinstance(chunk, Withdrawn):
-                    step.begin_anew()
+                    step.begin_anew(calls_only=chunk.calls_only)
                 elif isinstance(chunk, Chunk):
                     step.see(chunk)
                 yield chunk

@@ -42,7 +42,7 @@ class Limits(Section):
     engine_silence_seconds: float = Field(default=60, gt=0)
     """Longest silence of an engine within an answer before it counts as failed."""
     retractions: int = Field(default=3, ge=0)
-    """Partial answers withdrawn in one step before it is given up."""
+    """Partial answers withdrawn, or gone on with elsewhere, in one step before it is given up."""
     reconnect_seconds: float = Field(default=0.5, ge=0, le=60)
     """How long a run whose stream broke waits for its client before it is stopped."""
     runs: int = Field(default=256, ge=1)

@@ -19,7 +19,9 @@ class Model(Section):
     """Which weights; part of what tells cached answers apart."""
     usage_per_chunk: bool = True
     """Ask for usage with each chunk, as vLLM gives it; false for engines that refuse the option."""
-
+    continues: bool = True
+    """Engines go on from an answer's beginning where asked to (`continue_final_message`), so that a
+    stream of /v1 outlives its engine; false for those that would begin anew. vLLM and SGLang do."""
     concurrency: int = Field(default=256, ge=0)
     """Completions of each endpoint at a time, over all processes; 0 is no bound.
 

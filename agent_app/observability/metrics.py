@@ -70,6 +70,11 @@ MCP_SERVER_UP = Gauge("agent_app_mcp_server_up", "1 while an MCP server can be c
 ENGINE_FAILURES = Counter(
     "agent_app_engine_failures", "Attempts that an engine did not finish.", ["model", "reason"]
 )
+ANSWERS_CONTINUED = Counter(
+    "agent_app_answers_continued",
+    "Times another engine was asked to go on with an answer whose own had failed.",
+    ["model"],
+)
 ENGINE_IN_FLIGHT = Gauge(
     "agent_app_engine_in_flight", "Requests an engine is working on.", ["model", "endpoint"]
 )

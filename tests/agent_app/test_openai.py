@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 from app_process import AppProcess
-from scripted_engine import ABORT, ScriptedEngine, Status, call_tool, chunk, say
+from scripted_engine import ScriptedEngine, Status, call_tool, say
 
 HELLO = [{"role": "user", "content": "Hello."}]
 THEIR_TOOL = {"type": "function", "function": {"name": "weather", "parameters": {}}}
@@ -96,15 +96,6 @@ async def test_an_early_failure_has_a_status_of_its_own(
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
     assert "secret" not in response.text
-
-
-async def test_text_already_sent_is_not_taken_back_but_reported(
-    app: AppProcess, engine: ScriptedEngine
-) -> None:
-    engine.queue = [[chunk({"content": "half"}), ABORT]]
-    events = await stream(app)
-    assert events[-1]["error"]["code"] == "engine_unavailable"
-    assert len(engine.requests) == 1
 
 
 async def test_models_are_listed(app: AppProcess) -> None:

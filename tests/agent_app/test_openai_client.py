@@ -136,7 +136,7 @@ async def test_the_clients_retries_are_told_when_and_when_not(
 async def test_an_engine_that_fails_in_mid_stream_is_an_error_of_the_client(
     client: AsyncOpenAI, engine: ScriptedEngine
 ) -> None:
-    engine.queue = [[chunk({"content": "half"}), ABORT]]
+    engine.queue = [[chunk({"content": "half"}), ABORT], [Status(400)]]
     with pytest.raises(openai.APIError, match="no engine could finish"):
         async for _ in await client.chat.completions.create(
             model="demo", messages=HELLO, stream=True

@@ -126,6 +126,18 @@ async def test_a_stop_text_ends_the_answer_and_is_named(engine: Engine) -> None:
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "learned")
 
 
+@pytest.mark.parametrize("words", [1, 4, 9])
+async def test_it_goes_on_with_an_answer_that_was_begun(engine: Engine, words: int) -> None:
+    whole = DIALOGUES["hello"]["answer"]
+    begun = " ".join(whole.split(" ")[:words])
+    conversation = [*HELLO, {"role": "assistant", "content": begun}]
+    on = {"continue_final_message": True, "add_generation_prompt": False}
+    *chunks, done = await stream(engine, asked(conversation, tools=[SEARCH], **on))
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert begun + "".join(c["delta"].get("content") or "" for c in choices) == whole
+    assert (choices[-1]["finish_reason"], done) == ("stop", {"done": True})
+
+
 async def test_a_tool_is_called(engine: Engine) -> None:
     choice = (await ask(engine, asked(SEARCHED, tools=[SEARCH])))["choices"][0]
     (call,) = choice["message"]["tool_calls"]
@@ -213,6 +225,10 @@ BAD = {
     "too many logprobs": (
         asked(HELLO, logprobs=True, top_logprobs=200, max_tokens=1),
         *(400, "BadRequestError", "logprobs"),
+    ),
+    "an answer begun and to begin": (
+        asked(HELLO, continue_final_message=True),
+        *(400, "Bad Request", None),
     ),
     "stray stream options": (
         asked(HELLO, stream_options={"include_usage": True}),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 from app_process import ROOT, AppProcess
 from scripted_engine import Hold, ScriptedEngine, chunk, say
 from vitals import held, settles
@@ -97,6 +99,36 @@ async def test_an_engine_killed_in_mid_stream_costs_a_retraction_where_there_is_
         assert heard.names().count("retract") == 1
         assert heard.names()[-1] == "done"
         assert heard.text() == TEXT
+        await settles(app, before)
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["alone", "beside-another"])
+async def test_an_openai_stream_outlives_its_killed_engine(
+    prepared: AppProcess, configuration: dict[str, Any], tmp_path: Path, count: int
+) -> None:
+    engines = [StandIn(tmp_path, free_port()) for _ in range(count)]
+    async with serving(prepared, configuration, engines) as app:
+        before = await held(app)
+        text, ends, victim = "", [], None
+        async with app.client.stream(
+            "POST",
+            "/v1/chat/completions",
+            json={"messages": [{"role": "user", "content": "Count."}], "stream": True},
+            headers=app.headers(),
+        ) as response:
+            async for line in response.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                [choice] = json.loads(line[6:])["choices"]  # an error event has none
+                text += choice["delta"].get("content") or ""
+                ends += [choice["finish_reason"]] if choice["finish_reason"] else []
+                if victim is None and text.startswith("One two three"):
+                    [victim] = [engine for engine in engines if await engine.busy()]
+                    victim.kill()
+                    if count == 1:
+                        victim.start()
+        assert (text, ends) == (TEXT, ["stop"])
+        assert victim is not None
         await settles(app, before)
 
 
