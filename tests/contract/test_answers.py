@@ -228,7 +228,7 @@ BAD = {
     ),
     "an answer begun and to begin": (
         asked(HELLO, continue_final_message=True),
-        *(400, "Bad Request", None),
+        *(400, "BadRequestError", None),
     ),
     "stray stream options": (
         asked(HELLO, stream_options={"include_usage": True}),
