@@ -5,7 +5,14 @@ without the figures.
 """
 
 import pytest
-from killing import MAIN_PIDS, QUESTION, ask_and_kill, effects_of, wait_until_engine_answers
+from killing import (
+    MAIN_PIDS,
+    QUESTION,
+    ask_and_kill,
+    effects_of,
+    openai_stream_and_kill,
+    wait_until_engine_answers,
+)
 from results import write_result
 from stack import Stack, final_of, text_of
 
@@ -17,7 +24,7 @@ BOUND_SECONDS = 150.0
 KILLS = 3
 
 
-def test_a_client_of_a_killed_engine_hears_a_retraction_and_then_the_whole_answer(stacks) -> None:
+def test_a_client_of_a_killed_engine_hears_the_whole_answer(stacks) -> None:
     stack: Stack = stacks(1, "bookworm")
     wait_until_engine_answers(stack)
     whole = final_of(stack.chat({"message": QUESTION}))
@@ -44,6 +51,21 @@ def test_a_client_of_a_killed_engine_hears_a_retraction_and_then_the_whole_answe
                 f"{BOUND_SECONDS:.0f} s",
             )
         )
+    for _ in range(KILLS):
+        text, silence = openai_stream_and_kill(stack, ENGINE)
+        assert text == whole
+        assert silence < BOUND_SECONDS
+        rows.append(
+            (
+                "engine, SIGKILL at the first text of a stream of /v1",
+                "0",
+                "done",
+                "yes",
+                "",
+                f"{silence:.0f} s",
+                f"{BOUND_SECONDS:.0f} s",
+            )
+        )
     write_result(
         "fault-real-engine",
         "vLLM killed in the middle of an answer, on the only host",
@@ -53,5 +75,7 @@ def test_a_client_of_a_killed_engine_hears_a_retraction_and_then_the_whole_answe
         "vLLM's CPU build with the demo model. The client keeps its connection: it is told to "
         "retract what it had, waits while systemd brings the engine back, and hears the whole "
         "answer. The tool had been called before, and is not called again. "
-        "After: seconds from the engine's new start to the end of the answer.",
+        "After: seconds from the engine's new start to the end of the answer. A stream of OpenAI's "
+        "API is told nothing: it is silent meanwhile (the seconds that stand there), then goes on "
+        "with the next word.",
     )  # fmt: skip
