@@ -140,12 +140,14 @@ RUNS = Row(
         ),
         graph(
             "Attempts that failed",
-            "Per second: an engine did not finish them, and the app tried again.",
+            "Per second: an engine did not finish them, and the app tried again; gone on: another "
+            "finished a stream that had begun.",
             Job.APP,
             (
                 per_second("agent_app_engine_failures_total", "model, reason"),
                 "{{model}} {{reason}}",
             ),
+            (per_second("agent_app_answers_continued_total", "model"), "{{model}} gone on"),
             unit=PER_SECOND,
             events=True,
         ),
