@@ -170,6 +170,7 @@ def assert_told_by_one_name(stack: Stack, watched: Watched, name: str, **labels:
     wanted = {"alertname": name, **labels}
     assert [found for found in posted if not wanted.items() <= found.items()] == []
     subjects = [str(mail["Subject"]) for mail in watched.box.mails]
-    assert [name in words for words in subjects if not words.startswith("[resolved]")] == [True]
+    (firing,) = (words for words in subjects if not words.startswith("[resolved]"))
+    assert f"{name} {labels.get('host', '')}".strip() in firing
     for status in ("firing", "resolved"):
         assert watched.count(status, name) == (1, 1), watched.heard()
