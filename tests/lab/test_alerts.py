@@ -15,7 +15,16 @@ from operators import ops, ops_until
 from stack import Lab, Stack, run_site
 from stand_in_stack import stand_in_stack
 from traffic import at_work
-from watched import Watched, assert_told_once_and_resolved, cause, receivers, write
+from watched import (
+    Watched,
+    assert_told_by_one_name,
+    assert_told_once_and_resolved,
+    cause,
+    listed,
+    quiet,
+    receivers,
+    write,
+)
 
 from ops.secrets.vault import read_secrets
 
@@ -27,8 +36,6 @@ DROP_IN = f"/etc/systemd/system/{ENGINE}.d/test.conf"
 WITHIN = 60.0
 UNREADY_SECONDS = 30.0
 """How long an outage is held so that NotReady would be told: its `for`, scaled, and more."""
-AFTER_SECONDS = 75.0
-"""The window of AppErrorRate, its `for` and the group's wait, scaled, and more."""
 CERTIFICATE = (
     "mkdir -p /etc/nginx/tls/provided && cd /etc/nginx/tls/provided && openssl req -x509 -nodes "
     "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 5 -subj /CN=agent.rackhand.test "
@@ -62,19 +69,6 @@ def stack(watched: Watched, labs: Callable[..., Lab]) -> Iterator[Stack]:
         made.lab.ssh("node1", f"rm -r $(dirname {DROP_IN}) {FAULTS}; systemctl daemon-reload")
 
 
-def listed(stack: Stack) -> dict[str, str]:
-    said = ops(stack, "alerts", "list", "--json", status=None)
-    return {row["name"]: row["state"] for row in json.loads(said.output)["alerts"]}
-
-
-def quiet(stack: Stack, seconds: float = 120) -> None:
-    """Wait until nothing fires: what a provisioning shook has calmed down."""
-    end = time.monotonic() + seconds
-    while found := listed(stack):
-        assert time.monotonic() < end, found
-        time.sleep(2)
-
-
 @pytest.fixture(autouse=True)
 def _calm(stack: Stack) -> None:
     quiet(stack)
@@ -101,19 +95,6 @@ def test_each_receiver_takes_a_test_alert(stack: Stack, watched: Watched) -> Non
     assert "email took it" in said
     assert watched.count("firing", "RackhandTest") == (1, 1)
     assert watched.hook.authorizations[-1] == "Bearer a-token-of-the-test"
-
-
-def assert_told_by_one_name(stack: Stack, watched: Watched, name: str) -> None:
-    """Wait for what a cause leaves in windows of minutes: it is told by one name, and once."""
-    time.sleep(AFTER_SECONDS)
-    quiet(stack)
-    posted = [alert for post in watched.hook.posts for alert in post["alerts"]]
-    fired = {alert["labels"]["alertname"] for alert in posted if alert["status"] == "firing"}
-    assert fired == {name}, watched.heard()
-    subjects = [str(mail["Subject"]) for mail in watched.box.mails]
-    assert [name in words for words in subjects if not words.startswith("[resolved]")] == [True]
-    for status in ("firing", "resolved"):
-        assert watched.count(status, name) == (1, 1), watched.heard()
 
 
 def unit(name: str) -> tuple[str, str]:

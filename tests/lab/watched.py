@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from operators import ops
 from receivers import Mailbox, Webhook, mail_server, webhook
-from stack import Lab
+from stack import Lab, Stack
 
+from ops.fleet import load
 from ops.lab.fleet_plan import require_plan
 
 #: Waiting times of rules, and what is scraped, looked at and told, at a tenth of the default.
@@ -27,6 +30,8 @@ QUICK = {
 }
 ONCE_SECONDS = 12.0
 """How long it is looked whether a second message comes; longer than the group's interval."""
+AFTER_SECONDS = 75.0
+"""The window of AppErrorRate, its `for` and the group's wait, scaled, and more."""
 
 
 @dataclass
@@ -59,7 +64,8 @@ class Watched:
             f"{alert['status']} {alert['labels']}" for p in self.hook.posts for alert in p["alerts"]
         ]
         asked = "curl -s http://127.0.0.1:9090/api/v1/alerts"
-        return "\n".join([*said, self.lab.ssh("node1", asked, check=False)])
+        host = load(self.lab.inventory).first("monitoring").name
+        return "\n".join([*said, self.lab.ssh(host, asked, check=False)])
 
 
 @contextlib.contextmanager
@@ -92,13 +98,27 @@ def write(path: Any, settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def cause(lab: Lab, begin: str, end: str) -> Iterator[None]:
-    """Run a shell command on the host, and another when the block is left."""
-    lab.ssh("node1", begin)
+def cause(lab: Lab, begin: str, end: str, host: str = "node1") -> Iterator[None]:
+    """Run a shell command on a host, and another when the block is left."""
+    lab.ssh(host, begin)
     try:
         yield
     finally:
-        lab.ssh("node1", end)
+        lab.ssh(host, end)
+
+
+def listed(stack: Stack) -> dict[str, str]:
+    """How each alert stands, by `ops alerts list`."""
+    said = ops(stack, "alerts", "list", "--json", status=None)
+    return {row["name"]: row["state"] for row in json.loads(said.output)["alerts"]}
+
+
+def quiet(stack: Stack, seconds: float = 120) -> None:
+    """Wait until nothing fires: what a provisioning shook has calmed down."""
+    end = time.monotonic() + seconds
+    while found := listed(stack):
+        assert time.monotonic() < end, found
+        time.sleep(2)
 
 
 def assert_told_once_and_resolved(
@@ -109,7 +129,7 @@ def assert_told_once_and_resolved(
     within: float,
     resolved: float,
     also: Callable[[], None] = lambda: None,
-) -> None:
+) -> tuple[float, float]:
     """Cause an alert, and look that it is told once by both ways, and once resolved.
 
     Args:
@@ -119,13 +139,38 @@ def assert_told_once_and_resolved(
         within: Seconds until it must be told.
         resolved: Seconds after its end until that must be told.
         also: What must hold while it fires.
+
+    Returns:
+        Seconds until it was told, and from its end until that was.
     """
     watched.clear()
     with begun:
-        watched.until_told("firing", name, within)
+        told = watched.until_told("firing", name, within)
         also()
         time.sleep(ONCE_SECONDS)
         assert watched.count("firing", name) == (1, 1), watched.heard()
-    watched.until_told("resolved", name, resolved)
+    ended = watched.until_told("resolved", name, resolved)
     time.sleep(ONCE_SECONDS)
     assert watched.count("resolved", name) == (1, 1), watched.heard()
+    return told, ended
+
+
+def assert_told_by_one_name(stack: Stack, watched: Watched, name: str, **labels: str) -> None:
+    """Wait for what a cause leaves in windows of minutes: it is told by one name, and once.
+
+    Args:
+        stack: The fleet.
+        watched: Who hears it.
+        name: The alert.
+        labels: Which all that is told of it has.
+    """
+    time.sleep(AFTER_SECONDS)
+    quiet(stack)
+    posted = [alert["labels"] for post in watched.hook.posts for alert in post["alerts"]]
+    wanted = {"alertname": name, **labels}
+    assert [found for found in posted if not wanted.items() <= found.items()] == []
+    subjects = [str(mail["Subject"]) for mail in watched.box.mails]
+    (firing,) = (words for words in subjects if not words.startswith("[resolved]"))
+    assert f"{name} {labels.get('host', '')}".strip() in firing
+    for status in ("firing", "resolved"):
+        assert watched.count(status, name) == (1, 1), watched.heard()

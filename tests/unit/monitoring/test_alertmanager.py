@@ -42,6 +42,11 @@ def amtool(tmp_path: Path, text: str, *words: str) -> str:
     return done.stdout
 
 
+def read(matcher: str) -> str:
+    """The value of a matcher."""
+    return matcher.partition("=")[2].lstrip("~").strip('"')
+
+
 @pytest.mark.parametrize("name", ["nobody", *KINDS, "everybody", "proxied"])
 def test_amtool_takes_what_any_choice_of_receivers_gives(name: str, tmp_path: Path) -> None:
     chosen = {k: v for k, v in EVERYBODY.items() if name in k or name in ("everybody", "proxied")}
@@ -111,3 +116,16 @@ def test_what_holds_clients_errors_back_explains_what_it_leaves_of_them_as_well(
             (source,) = rule["source_matchers"]
             sources |= set(source.partition("=")[2].lstrip("~").strip('"').split("|"))
     assert sources == outages
+
+
+def test_what_holds_restarts_of_units_back_explains_them_after_its_end_as_well() -> None:
+    told = {
+        (row["alert"], row["unit"], *row["equal"])
+        for row in Role("prometheus", BOOKWORM).value("__prometheus_units")
+    }
+    held = set()
+    for rule in yaml.safe_load(config())["inhibit_rules"]:
+        if "UnitRestarting" in "".join(rule["target_matchers"]):
+            (source,), unit = rule["source_matchers"], rule["target_matchers"][-1]
+            held.add((read(source), read(unit), *rule.get("equal", [])))
+    assert told == held

@@ -76,6 +76,10 @@ def test_an_alert_that_nobody_is_told_of_explains_no_other() -> None:
     off = ["NotReady", "RedisDown"]
     text = rendered("edge", prometheus_alerts_off=off) + rendered("app", prometheus_alerts_off=off)
     assert '"ModelDown|PostgresDown|EdgeDown|NginxDown"' in text
+    host = rendered("host", prometheus_alerts_off=["HostDown", "EngineDown"])
+    assert 'alertname=~"", alertstate' in host
+    assert 'alertname="EngineDown"' not in host
+    assert 'alertname="AppDown"' in host
     assert 'alertname=~"NotReady"' not in text
     assert 'alertname=~"NotReady"' in rendered("app")
 
