@@ -19,6 +19,7 @@ KEY = "lab:backups"  # account and user
 DISK = "/srv/store"
 
 KINDS = {"account": 6201, "container": 6202, "object": 6203}
+UNLESS_THERE = "! systemctl is-active -q store-proxy || exit 0"
 INSTALL = """
 printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
 export DEBIAN_FRONTEND=noninteractive
@@ -91,7 +92,7 @@ print(json.dumps({{
 
 def serve_objects(lab: Lab, secret: str) -> None:
     """Have `outside` serve S3 with an empty bucket, which KEY with its secret may use."""
-    script = ["set -e", INSTALL.format(DISK=DISK)]
+    script = ["set -e", UNLESS_THERE, INSTALL.format(DISK=DISK)]
     for kind, port in KINDS.items():
         script.append(_write(f"{kind}-server", SERVER.format(DISK=DISK, kind=kind, port=port)))
         script.append(RING.format(kind=kind, port=port))
