@@ -1,24 +1,21 @@
 """What an upgrade takes, step by step, and what the same change costs done by plain means."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lone_lab import lone_lab
 from operators import Said, ops_told
 from results import write_result
 from revisions import Revisions, fact
-from stack import Lab, Stack
+from stack import Stack
 from stand_in_stack import stand_in_stack
 from traffic import Traffic, figures, traffic
 
 from ops.fleet.model import SLOTS
-from ops.places import ROOT
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
-LAB = "bench-upgrade"
 QUIET = 100
 """Requests before a change and after it."""
 PLAIN_PORT = 8090
@@ -32,22 +29,8 @@ VLLM_DEFAULT = (
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    def boot(hosts: int, image: str, _gpu: str, *, purpose: str) -> Lab:
-        _run("up", "--hosts", str(hosts), "--image", image)
-        return Lab(LAB, ROOT / "inventories" / f"lab-{LAB}", ["node1"])
-
-    try:
-        with stand_in_stack(boot) as made:
-            yield made
-    finally:
-        if os.environ.get("RACKHAND_KEEP_LAB") != "1":
-            _run("down")
-
-
-def _run(verb: str, *words: str) -> None:
-    subprocess.run(
-        ["ops", "lab", verb, "--name", LAB, *words], stdin=subprocess.DEVNULL, check=True
-    )
+    with lone_lab("bench-upgrade") as boot, stand_in_stack(boot) as made:
+        yield made
 
 
 def test_upgrades_step_by_step_and_beside_plain_means(stack: Stack, tmp_path: Path) -> None:

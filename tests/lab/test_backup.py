@@ -1,6 +1,7 @@
 """Backups of a host that serves: a DELETE undone, a damaged backup found out, no secret shown."""
 
 import json
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -60,6 +61,15 @@ def metric(stack: Stack, page: str, name: str) -> float:
     return float(next(line.split()[1] for line in text.splitlines() if line.startswith(name + " ")))
 
 
+def destroy(stack: Stack, host: str) -> None:
+    """Cut its power, and give it the files of a fresh machine."""
+    for words in (["kill", host], ["reset", host]):
+        subprocess.run(
+            ["ops", "lab", *words, "--name", stack.lab.name],
+            check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
+        )  # fmt: skip
+
+
 def wait_for_backup(stack: Stack, count: int = 1) -> None:
     """Wait until there are so many, and none is being made."""
     deadline = time.monotonic() + BACKUP_SECONDS
@@ -84,6 +94,10 @@ def test_the_first_backup_is_there_by_itself_and_the_second_run_changes_nothing(
 
 
 def test_a_wrong_delete_is_undone_by_going_back_to_the_moment_before(stack: Stack) -> None:
+    undo_a_delete(stack, "one host")
+
+
+def undo_a_delete(stack: Stack, where: str) -> None:
     before = {say(stack, "remember the heron"), say(stack, "and the crane")}
     time.sleep(1)
     moment = datetime.now(UTC)
@@ -104,9 +118,9 @@ def test_a_wrong_delete_is_undone_by_going_back_to_the_moment_before(stack: Stac
     assert_site_changes_nothing(stack)
     back = moment.timestamp() - float(end["recovered_to"])
     write(
-        ("one host: a DELETE undone by --to, whole operation", f"{said.took:.1f} s"),
-        ("one host: of it the database restored and recovered", f"{end['seconds']:.1f} s"),
-        ("one host: last transaction back, before the moment asked for", f"{back:.1f} s"),
+        (f"{where}: a DELETE undone by --to, whole operation", f"{said.took:.1f} s"),
+        (f"{where}: of it the database restored and recovered", f"{end['seconds']:.1f} s"),
+        (f"{where}: last transaction back, before the moment asked for", f"{back:.1f} s"),
     )
 
 
@@ -159,6 +173,10 @@ class damaged:
 
 
 def test_the_proof_restores_and_reads_the_newest_backup(stack: Stack) -> None:
+    prove(stack, "one host")
+
+
+def prove(stack: Stack, where: str) -> None:
     ops(stack, "backup", "run", "--full", "--yes")
     said = ops(stack, "backup", "verify", "--json")
     proof = json.loads(said.output)["hosts"][0]
@@ -167,7 +185,7 @@ def test_the_proof_restores_and_reads_the_newest_backup(stack: Stack) -> None:
     assert metric(stack, "backup_verify", "rackhand_backup_verify_success") == 1
     scratch = "/var/lib/rackhand-backup/proof/scratch"
     assert stack.lab.ssh("node1", f"ls -d {scratch} 2>/dev/null || true") == ""
-    write(("one host: a backup restored, read row by row, removed", f"{proof['seconds']:.1f} s"))
+    write((f"{where}: a backup restored, read row by row, removed", f"{proof['seconds']:.1f} s"))
 
 
 def test_a_damaged_backup_fails_its_proof_and_the_metric_says_so(stack: Stack) -> None:
@@ -184,15 +202,27 @@ def test_a_damaged_backup_fails_its_proof_and_the_metric_says_so(stack: Stack) -
 
 def test_the_inventory_comes_back_out_of_the_repository(stack: Stack, tmp_path: Path) -> None:
     ops(stack, "backup", "run", "--yes")
+    assert f"{stack.lab.inventory.name}/.secrets/fleet.vault" in stored_inventory(stack)
+
+
+def stored_inventory(stack: Stack) -> list[str]:
+    """Names of files in it."""
     command = (
         "/usr/local/lib/rackhand/backup restic --quiet dump --tag inventory latest inventory.tar"
     )
-    listed = stack.lab.ssh("node1", f"{command} | tar -tf -")
-    assert f"{stack.lab.inventory.name}/.secrets/fleet.vault" in listed.splitlines()
+    return stack.lab.ssh("node1", f"{command} | tar -tf -").splitlines()
 
 
 def test_no_one_sees_the_passphrase(stack: Stack) -> None:
-    secret = used(read_secrets(stack.lab.inventory)["backup_passphrase"])
+    back_up_unseen(stack, passphrase(stack))
+
+
+def passphrase(stack: Stack) -> str:
+    return used(read_secrets(stack.lab.inventory)["backup_passphrase"])
+
+
+def back_up_unseen(stack: Stack, secret: str) -> None:
+    """Back up while arguments are watched; no one sees the secret, then or in what is left."""
     look = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"
     watch = f"for i in $(seq 200); do {look}; sleep 0.05; done"
     stack.lab.ssh("node1", f"({watch}) > /root/seen 2>&1 & true")

@@ -1,7 +1,6 @@
 """The data host of a fleet is destroyed under load; a fresh one gets everything back."""
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from acknowledged import Acknowledged, chatting
 from operators import ops, ops_told
 from stack import Lab, Stack, run_site, until
 from stand_in_stack import assert_site_changes_nothing, stand_in_stack
-from test_backup import listing, write
+from test_backup import destroy, listing, write
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(2400)]
 
@@ -21,15 +20,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(2400)]
 def stack(labs: Callable[..., Lab]) -> Iterator[Stack]:
     with stand_in_stack(labs, hosts=3, purpose="backup") as made:
         yield made
-
-
-def destroy(stack: Stack, host: str) -> None:
-    """Cut its power, and give it the files of a fresh machine."""
-    for words in (["kill", host], ["reset", host]):
-        subprocess.run(
-            ["ops", "lab", *words, "--name", stack.lab.name],
-            check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
-        )  # fmt: skip
 
 
 def test_the_repository_is_on_another_host_and_the_second_run_changes_nothing(

@@ -28,7 +28,7 @@ S3 = {
     "backup_s3_bucket": "bucket",
     "backup_s3_key": "access",
     "backup_s3_key_secret": "a-secret-key",
-    "backup_s3_ca_file": "/etc/ssl/own.crt",
+    "backup_s3_region": "eu-1",
 }
 
 
@@ -88,7 +88,27 @@ def test_an_s3_repository_has_its_endpoint_and_its_own_ca() -> None:
     found = conf(backup(**S3))["global"]
     assert found["repo1-type"] == "s3"
     assert found["repo1-s3-endpoint"] == "s3.example.com:9000"
-    assert found["repo1-storage-ca-file"] == "/etc/ssl/own.crt"
+    assert found["repo1-s3-region"] == "eu-1"
+    assert "repo1-storage-ca-file" not in found
+
+
+def test_an_s3_repository_trusts_the_ca_that_the_role_lays_down(tmp_path: Path) -> None:
+    (tmp_path / "own.pem").write_text("a CA\n")
+    role = backup(**S3, backup_s3_ca_file=str(tmp_path / "own.pem"))
+    (entry,) = [one for one in role.value("__backup_files_every") if "a CA" in str(one)]
+    assert conf(role)["global"]["repo1-storage-ca-file"] == entry["path"]
+    assert role.value("__backup_files_options")[-2:] == ["--cacert", entry["path"]]
+
+
+@pytest.mark.parametrize(("style", "lookup"), [("path", "path"), ("host", "dns")])
+def test_files_go_to_the_same_region_and_address_of_s3_as_the_database(
+    style: str, lookup: str
+) -> None:
+    role = backup(**S3, backup_s3_uri_style=style)
+    assert role.value("__backup_files_options") == [
+        "-o", "s3.region=eu-1", "-o", f"s3.bucket-lookup={lookup}",
+    ]  # fmt: skip
+    assert conf(role)["global"]["repo1-s3-uri-style"] == style
 
 
 @pytest.mark.parametrize("role", [backup(backup_postgres_here=True), repository_host()])
