@@ -74,7 +74,7 @@ def test_a_backup_in_s3_is_proven(stack: Stack) -> None:
     prove(stack, "one host, S3")
 
 
-def test_a_full_backup_ends_the_one_of_before_and_its_wal(stack: Stack) -> None:
+def test_a_full_backup_ends_the_one_of_before(stack: Stack) -> None:
     (before,) = [one["label"] for one in listing(stack)["backups"]]
     ops(stack, "backup", "run", "--full", "--yes")
     (after,) = [one["label"] for one in listing(stack)["backups"]]
