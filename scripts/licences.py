@@ -76,9 +76,10 @@ def installed(paths: Iterable[Path] = ()) -> dict[str, str]:
 
 
 def record(environments: list[Path]) -> int:
-    """Look every pin up and write the record and the page."""
+    """Look every new pin up and write the record and the page: that of a version never changes."""
     wanted = pinned()
-    known = (installed(environments) if environments else {}) | installed()
+    recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    known = recorded | (installed(environments) if environments else {}) | installed()
     missing = [each for each in wanted if each not in known]
     with httpx2.Client(timeout=60) as client, ThreadPoolExecutor(4) as pool:
         indexes = Indexes(client)
