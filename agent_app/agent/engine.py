@@ -76,18 +76,22 @@ async def stream_completion(
     """
     finished = False
     lines = stream_lines(client, f"{url}{path}", body, headers)
-    async with aclosing(lines):
-        async for line in lines:
-            if not line:
-                yield OPENED
-            if not line.startswith("data:"):
-                continue
-            data = line[5:].strip()
-            if data == "[DONE]":
-                break
-            chunk = _read(data)
-            finished = finished or chunk.finish_reason is not None
-            yield chunk
+    try:
+        async with aclosing(lines):
+            async for line in lines:
+                if not line:
+                    yield OPENED
+                if not line.startswith("data:"):
+                    continue
+                data = line[5:].strip()
+                if data == "[DONE]":
+                    break
+                chunk = _read(data)
+                finished = finished or chunk.finish_reason is not None
+                yield chunk
+    except EngineFailure:
+        if not finished:  # else the answer is whole, and at most a count is missing
+            raise
     if not finished:
         raise EngineFailure("cut", "the stream ended without a finish_reason")
 

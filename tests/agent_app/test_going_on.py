@@ -72,9 +72,14 @@ async def test_it_goes_on_through_several_engines_and_counts_all_of_it(
 async def test_an_answer_that_was_complete_but_for_its_end_just_ends(
     app: AppProcess, engine: ScriptedEngine
 ) -> None:
-    engine.queue = [[chunk({"content": "a"}), chunk({"content": "b"}), CUT]]
-    events = await stream(app, max_tokens=2)
-    assert (text_of(events), ends_of(events), len(engine.requests)) == ("ab", ["length"], 1)
+    said = [chunk({"content": "a"}), chunk({"content": "b"})]
+    for steps, reason in ([*said, CUT], "length"), ([*said, chunk(reason="stop"), CUT], "stop"):
+        engine.requests.clear()
+        engine.queue = [steps]
+        events = await stream(app, max_tokens=2 if reason == "length" else 9)
+        assert (text_of(events), ends_of(events), len(engine.requests)) == ("ab", [reason], 1)
+        assert events[-1] == "[DONE]"
+        await asyncio.sleep(1.1)  # the engine's ejection
 
 
 async def test_a_call_of_our_own_tools_that_was_cut_is_made_anew_unseen(
@@ -120,7 +125,9 @@ async def test_what_no_engine_can_go_on_with_is_an_error(
 
 
 @pytest.mark.parametrize(
-    "answer", [[Status(400)], [chunk({"reasoning": "Anew."}), *say("whole")]], ids=str
+    "answer",
+    [[Status(400)], [chunk({"reasoning": "Anew."}), *say("whole")]],
+    ids=["refuses", "thinks anew"],
 )
 async def test_an_engine_that_does_not_go_on_is_an_error_that_may_be_retried(
     app: AppProcess, engine: ScriptedEngine, answer: list[Any]
