@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import yaml
+from cells import CLIENTS
+from matrix import SECONDS_IN_FLIGHT
 from operators import ops
 from results import add_to_result
 from stack import Lab, Stack
@@ -42,9 +44,6 @@ KILL = (
 )
 MEND = f"rm -r {DROP_IN}; systemctl daemon-reload; systemctl reset-failed {ENGINE}; "
 MEND += f"systemctl restart {ENGINE}"
-CLIENTS = 4
-SECONDS_IN_FLIGHT = 1.0
-"""What began so shortly after a fault was under way then."""
 HELD_SECONDS = 45.0
 """How long a fault lasts once it was told: longer than each `for` of what follows, scaled."""
 WITHIN, RESOLVED = 60.0, 90.0
