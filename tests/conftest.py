@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.standstill import Standstill
+from tests.time_limit import TimeLimit
 
 BIN = Path(sys.executable).parent
+FOLDERS = ("unit", "agent_app", "faults", "contract", "lab", "gpu", "bench")
+LAB_FIRST = (
+    "test_site", "test_survival", "test_model_upgrade", "test_restarts", "test_gpu_driver",
+    "test_agent_commands", "test_site_hardening", "test_gpu_exporter", "test_wrong_inventories",
+)  # fmt: skip
+"""The product's main promises; the rest of the lab's tests follow by name."""
 os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
 
 
@@ -26,8 +33,9 @@ for _number, _usual in (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the machine itself."""
+    """Watch the machine itself: one that stands still, and one that is too slow for all tests."""
     config.pluginmanager.register(Standstill())
+    config.pluginmanager.register(TimeLimit.of_environment(is_vital))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,12 +44,25 @@ def _no_settings_of_this_person() -> None:
         os.environ.pop(name, None)
 
 
+def weight(item: pytest.Item) -> tuple[int, bool, int]:
+    """Sort key of a test: its folder, the small labs before the large, its file."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return (
+        FOLDERS.index(folder) if folder in FOLDERS else 0,
+        folder == "lab" and "three hosts" in item.name,
+        LAB_FIRST.index(item.path.stem) if item.path.stem in LAB_FIRST else len(LAB_FIRST),
+    )
+
+
+def is_vital(item: pytest.Item) -> bool:
+    """Whether it is run however slow the machine is: all but the labs, and one host's site.yml."""
+    folder, large, place = weight(item)
+    return FOLDERS[folder] != "lab" or (not large and LAB_FIRST[place:][:1] == ("test_site",))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first: a broken unit is known before a lab boots."""
-    order = ("unit", "agent_app", "faults", "contract", "lab", "gpu", "bench")
-    places = {name: number for number, name in enumerate(order)}
-    root = Path(__file__).parent
-    items.sort(key=lambda item: places.get(item.path.relative_to(root).parts[0], 0))
+    """Quick tests first, then those that weigh most: a broken unit is known before a lab boots."""
+    items.sort(key=weight)
 
 
 def pytest_terminal_summary(

@@ -82,7 +82,8 @@ class Load:
     def open(self, name: str, key: str, count: int, answer_tokens: int) -> None:
         for n in range(count):
             app = self.apps[len(self.streams) % len(self.apps)]
-            self.streams.append(asyncio.create_task(self._stream(app, name, key, n, answer_tokens)))
+            stream = self._stream(app, name, key, n, answer_tokens)
+            self.streams.append(asyncio.create_task(stream, name=name))
 
     async def close(self) -> None:
         for stream in self.streams:
@@ -128,6 +129,21 @@ class Load:
                     self.tokens[name] += 1
         assert heard == expected
         self.answers[name, n] += 1
+
+    async def settle(self, name: str) -> None:
+        """Wait until each of a name's streams was answered, and count anew from there."""
+        count = sum(stream.get_name() == name for stream in self.streams)
+        async with asyncio.timeout(120):
+            while sum(key == name for key, _ in self.answers) < count:
+                await asyncio.sleep(0.1)
+        self.tokens.clear()
+
+    async def hear(self, tokens: int) -> Counter[str]:
+        """Wait for so many tokens of all keys together, and tell whose they were."""
+        async with asyncio.timeout(120):
+            while self.tokens.total() < tokens:
+                await asyncio.sleep(0.1)
+        return Counter(self.tokens)
 
 
 def make_key(app: AppProcess, name: str, *limits: str) -> str:
@@ -199,18 +215,13 @@ async def test_weights_of_2_to_1_give_shares_of_2_to_1_and_an_idle_key_returns_f
     double, single = make_key(both[0], "double", "weight=2"), make_key(both[0], "single")
     load.open("double", double, 40, answer_tokens=20)
     load.open("single", single, 40, answer_tokens=20)
-    await asyncio.sleep(3)
-    load.tokens.clear()
-    await asyncio.sleep(9)
-    two_to_one = load.tokens["double"] / load.tokens["single"]
-    idle = make_key(both[0], "idle")
-    load.open("idle", idle, 40, answer_tokens=20)
-    await asyncio.sleep(2)
-    load.tokens.clear()
-    await asyncio.sleep(9)
-    returned = Counter(load.tokens)
+    await load.settle("single")
+    before = await load.hear(8000)
+    load.open("idle", make_key(both[0], "idle"), 40, answer_tokens=20)
+    await load.settle("idle")
+    returned = await load.hear(12000)
     await load.close()
-    print(f"\nweights 2:1 gave {two_to_one:.2f}:1; with a key that was idle: {dict(returned)}")
-    assert two_to_one == pytest.approx(2, rel=0.15)
+    print(f"\nweights 2:1 gave {dict(before)}; with a key that was idle: {dict(returned)}")
+    assert before["double"] / before["single"] == pytest.approx(2, rel=0.15)
     assert returned["idle"] / returned["single"] == pytest.approx(1, rel=0.15)
     assert returned["double"] / returned["single"] == pytest.approx(2, rel=0.15)

@@ -255,12 +255,12 @@ async def test_a_key_has_so_many_jobs_queued_and_so_many_running(
 async def test_a_rate_limit_makes_a_job_wait_and_a_spent_budget_makes_it_fail(
     app: AppProcess,
 ) -> None:
-    slow = app.run("keys", "create", "--name", "slow", "--limit", "requests_per_minute=20")
-    jobs = [await submit(app, f"{n}.", slow) for n in range(21)]
+    slow = app.run("keys", "create", "--name", "slow", "--limit", "requests_per_minute=6")
+    jobs = [await submit(app, f"{n}.", slow) for n in range(7)]
     waiting = await until(app, jobs[-1], "waiting", key=slow)
     assert waiting["error"]["code"] == "rate_limit_exceeded"
     assert waiting["next_at"] is not None
-    assert [(await until(app, job, key=slow))["status"] for job in jobs] == ["done"] * 21
+    assert [(await until(app, job, key=slow))["status"] for job in jobs] == ["done"] * 7
     poor = app.run("keys", "create", "--name", "poor", "--limit", "budget_hard=10")
     assert (await until(app, await submit(app, "1.", poor), key=poor))["status"] == "done"
     failed = await until(app, await submit(app, "2.", poor), key=poor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def write(folder: Path, **variables: Any) -> list[Path]:
     return paths
 
 
+@cache
 def rules() -> list[Rule]:
     found = []
     for subject in SUBJECTS:
@@ -46,8 +48,32 @@ def rules() -> list[Rule]:
     return found
 
 
+@cache
 def alerts() -> dict[str, Rule]:
     return {rule.alert: rule for rule in rules() if rule.alert}
+
+
+def behind(alert: str) -> set[str]:
+    """Name what an alert depends on: itself, and what it reads of other alerts and records."""
+    known = {rule.alert or rule.record: rule.expression for rule in rules()}
+    found: set[str] = set()
+    todo = {alert}
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        todo |= known.keys() & set(re.findall(r"[\w:]+", known[name])) - found
+    return found
+
+
+def write_behind(alert: str, folder: Path) -> Path:
+    """Write an alert with what it depends on, in the files' order; others cost promtool time."""
+    wanted = behind(alert)
+    document = {"groups": [{"name": alert, "rules": [
+        rule.document for rule in rules() if (rule.alert or rule.record) in wanted
+    ]}]}  # fmt: skip
+    path = folder / f"{alert}.yml"
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 KEYWORDS = {
