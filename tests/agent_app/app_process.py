@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -23,17 +24,20 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
-# Each serving process is forked from one that has imported everything: a start takes a tenth of
-# a second instead of two, and the process is as killable as any.
+# Processes of the app are forked from one that has imported everything: a start takes a tenth of
+# a second instead of one or two, and the process is as killable as any.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["agent_app.api.server", "agent_app.cli"])
 
 
-def _be_the_app(arguments: list[str], environment: dict[str, str], log: str) -> None:
+def _be_the_app(
+    arguments: list[str], environment: dict[str, str], out: str, err: str, folder: str
+) -> None:
     os.environ.update(environment)
-    with Path(log).open("ab") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
+    os.chdir(folder)
+    for path, descriptor in ((out, 1), (err, 2)):
+        with Path(path).open("ab") as file:
+            os.dup2(file.fileno(), descriptor)
     sys.argv = ["agent-app", *arguments]
     from agent_app.cli import main
 
@@ -90,25 +94,44 @@ class AppProcess:
         self.client = httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
 
     def command(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a command as a person does, for a test that answers it or ends it."""
         return subprocess.Popen(
             [sys.executable, "-m", "agent_app", *arguments, "--config", str(self.config)],
             env=self.environment, cwd=self.folder, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
+    def complete(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with nothing to read from stdin."""
+        words = [*arguments, "--config", str(self.config)]
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            process = self._fork(words, out, err)
+            process.join(60)
+            if process.exitcode is None:
+                process.kill()
+                pytest.fail(f"no end after 60 s: {words}\n{out.read_text()}{err.read_text()}")
+            return subprocess.CompletedProcess(
+                words, process.exitcode, out.read_text(), err.read_text()
+            )
+
     def run(self, *arguments: str) -> str:
-        process = self.command(*arguments)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, out + err
-        return out.strip()
+        done = self.complete(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def _fork(self, arguments: list[str], out: Path, err: Path) -> BaseProcess:
+        process = _FORKS.Process(
+            target=_be_the_app,
+            args=(arguments, self.environment, str(out), str(err), str(self.folder)),
+        )
+        process.start()
+        return process
 
     async def start(self) -> None:
         arguments = ["serve", "--config", str(self.config), "--port", str(self.port),
                      "--metrics-port", str(self.metrics_port)]  # fmt: skip
-        self.process = _FORKS.Process(
-            target=_be_the_app, args=(arguments, self.environment, str(self.folder / "log"))
-        )
-        self.process.start()
+        self.process = self._fork(arguments, self.folder / "log", self.folder / "log")
         for _ in range(1200):
             with contextlib.suppress(httpx2.TransportError):
                 if (await self.client.get("/health")).status_code == 200:

@@ -175,10 +175,9 @@ def test_what_was_altered_removed_or_reordered_is_found(
 ) -> None:
     chain(sql, 12, uuid4())
     tamper(sql, *statements)
-    process = prepared.command("audit", "verify", "--json")
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
-    verdict = json.loads(out)
+    done = prepared.complete("audit", "verify", "--json")
+    assert done.returncode == 1, done.stderr
+    verdict = json.loads(done.stdout)
     assert verdict["broken"]["number"] == number
     assert why in verdict["broken"]["why"]
 
@@ -191,10 +190,9 @@ def test_a_cut_tail_is_found_by_the_pinned_head(prepared: AppProcess, sql) -> No
     assert prepared.run("audit", "verify", "--head", head)
     tamper(sql, f"DELETE FROM audit.entries WHERE number >= {head.split(':')[0]}")
     assert prepared.run("audit", "verify")  # alone it looks whole: hence the pin
-    process = prepared.command("audit", "verify", "--head", head)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "its tail was cut" in out
+    done = prepared.complete("audit", "verify", "--head", head)
+    assert done.returncode == 1
+    assert "its tail was cut" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -220,13 +218,11 @@ def test_an_export_is_verified_without_the_database(
     (prepared.folder / "credentials" / "audit_secret").unlink()
     assert "entries hold" in prepared.run("audit", "verify", str(file), "--public-key", public)
     file.write_text(text.replace(old, new, 1))
-    process = prepared.command("audit", "verify", str(file), "--public-key", public)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
-    assert why in out
+    done = prepared.complete("audit", "verify", str(file), "--public-key", public)
+    assert done.returncode == 1, done.stderr
+    assert why in done.stdout
     file.write_text("".join(line + "\n" for line in text.splitlines()[:-1]))
-    process = prepared.command("audit", "verify", str(file))
-    assert "the file was cut" in process.communicate(timeout=60)[1]
+    assert "the file was cut" in prepared.complete("audit", "verify", str(file)).stderr
 
 
 def test_an_export_of_a_key_and_time_holds_only_these_in_the_same_order(
@@ -253,10 +249,9 @@ def test_an_audit_that_another_secret_sealed_says_so(prepared: AppProcess, sql) 
     (prepared.folder / "credentials" / "audit_secret").write_text(
         "another-secret-of-32-characters!"
     )
-    process = prepared.command("audit", "export")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "another secret wrapped the data keys" in err
+    done = prepared.complete("audit", "export")
+    assert done.returncode == 2
+    assert "another secret wrapped the data keys" in done.stderr
 
 
 def _append(conninfo: str, configuration: dict[str, Any], count: int, name: str, told: str) -> None:

@@ -377,7 +377,6 @@ async def test_it_is_off_by_default_and_says_nothing(
 
 def test_a_model_without_a_revision_cannot_be_cached(prepared: AppProcess, configuration) -> None:
     configuration["models"]["demo"]["revision"] = ""
-    process = AppProcess(prepared.folder, configuration).command("check")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "cache needs models.demo.revision" in err
+    done = AppProcess(prepared.folder, configuration).complete("check")
+    assert done.returncode == 2
+    assert "cache needs models.demo.revision" in done.stderr

@@ -40,11 +40,10 @@ def test_a_database_without_schemas_is_told_from_a_broken_one(
     prepared: AppProcess, postgres: Postgres, configuration
 ) -> None:
     configuration["database"]["name"] = "postgres"
-    process = AppProcess(prepared.folder, configuration).command("migrate")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "run the postgres role" in err
-    assert "Traceback" not in err
+    done = AppProcess(prepared.folder, configuration).complete("migrate")
+    assert done.returncode == 2
+    assert "run the postgres role" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_ingest_again_changes_nothing(prepared: AppProcess, tmp_path) -> None:
@@ -57,8 +56,7 @@ def test_ingest_again_changes_nothing(prepared: AppProcess, tmp_path) -> None:
 
 def test_serving_without_the_key_secret_is_refused(prepared: AppProcess) -> None:
     (prepared.folder / "credentials" / "key_secret").write_text("")
-    process = prepared.command("serve", "--port", str(prepared.port))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "key_secret" in err
-    assert "Cure" in err
+    done = prepared.complete("serve", "--port", str(prepared.port))
+    assert done.returncode == 2
+    assert "key_secret" in done.stderr
+    assert "Cure" in done.stderr

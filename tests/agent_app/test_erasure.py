@@ -187,10 +187,9 @@ async def test_a_forged_receipt_or_a_leftover_is_found(
         await desk.chat("Hello again.", thread_id=heard.thread_id)
     file = tmp_path / "receipt.json"
     file.write_text(json.dumps(receipt))
-    process = desk.command("erase", "verify", str(file), "--json")
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
-    verdict = json.loads(out)
+    done = desk.complete("erase", "verify", str(file), "--json")
+    assert done.returncode == 1, done.stderr
+    verdict = json.loads(done.stdout)
     assert bool(verdict["left"]) == (change == "nothing erased")
     assert bool(verdict["problems"]) == (change != "nothing erased")
 
@@ -261,11 +260,10 @@ async def test_without_redis_the_erasure_waits_to_be_given_again(
     heard = await desk.chat("Hello.")
     redis_server.stop()
     try:
-        process = desk.command("erase", "--thread", heard.thread_id, "--yes")
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert "Redis does not answer" in err
-        assert "give the command again" in err
+        done = desk.complete("erase", "--thread", heard.thread_id, "--yes")
+        assert done.returncode == 1
+        assert "Redis does not answer" in done.stderr
+        assert "give the command again" in done.stderr
     finally:
         redis_server.start()
     assert json.loads(desk.run("erase", "--thread", heard.thread_id, "--yes", "--json"))["erased"]
@@ -313,11 +311,10 @@ def test_a_table_that_hides_its_key_is_suspected(sql) -> None:
 
 def test_a_subject_that_never_was_is_refused(prepared: AppProcess) -> None:
     for words in (("--thread", str(uuid4())), ("--key", "nobody"), ()):
-        process = prepared.command("erase", *words, "--yes")
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert "agent-app: " in err
-        assert "Traceback" not in err
+        done = prepared.complete("erase", *words, "--yes")
+        assert done.returncode == 1
+        assert "agent-app: " in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 async def test_nothing_goes_before_someone_said_yes(desk: AppProcess, sql) -> None:

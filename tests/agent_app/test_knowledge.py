@@ -36,11 +36,10 @@ def ingest(app: AppProcess, folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def fails(app: AppProcess, *arguments: str) -> str:
-    process = app.command(*arguments)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
-    assert "Traceback" not in err
-    return err
+    done = app.complete(*arguments)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 def paths(app: AppProcess, *arguments: str) -> list[str]:
@@ -178,11 +177,10 @@ def test_without_pgvector_status_and_readiness_say_so_and_full_text_serves(
     }  # fmt: skip
     prepared.config.write_text(yaml.safe_dump(configuration))
     prepared.run("migrate")
-    process = prepared.command("knowledge", "ingest", str(documents))
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "3 new or changed, 0 unchanged\n")
+    done = prepared.complete("knowledge", "ingest", str(documents))
+    assert (done.returncode, done.stdout) == (0, "3 new or changed, 0 unchanged\n")
     said = "semantic search is off: PostgreSQL has no extension pgvector in this database"
-    assert said in err
+    assert said in done.stderr
     assert said in prepared.run("knowledge", "status")
     assert "a.md" in prepared.run("knowledge", "search", "alpha rotor")
 

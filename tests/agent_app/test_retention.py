@@ -182,8 +182,10 @@ def test_the_audits_old_end_goes_and_the_rest_still_verifies(
     assert report["audit_data_keys"] >= 1
     assert count(sql, "app.audit_keys", f"key_id = '{key}'") == 0
     assert json.loads(app.run("audit", "verify", "--head", head, "--json"))["ok"]
-    process = app.command("audit", "verify", "--head", "7:" + "a" * 64)
-    assert "older than what retention left" in process.communicate(timeout=60)[0]
+    assert (
+        "older than what retention left"
+        in app.complete("audit", "verify", "--head", "7:" + "a" * 64).stdout
+    )
     app.run("keys", "create", "--name", "next")  # and the chain goes on
     seal_batch(sql, VAULT)
     assert "entries hold" in app.run("audit", "verify")
@@ -193,10 +195,9 @@ def test_audit_days_below_thirty_are_refused(
     prepared: AppProcess, configuration: dict[str, Any]
 ) -> None:
     configuration["retention"] = {"audit_days": 29}
-    process = AppProcess(prepared.folder, configuration).command("check")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "retention.audit_days: must be 0 or at least 30" in err
+    done = AppProcess(prepared.folder, configuration).complete("check")
+    assert done.returncode == 2
+    assert "retention.audit_days: must be 0 or at least 30" in done.stderr
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
@@ -258,9 +259,8 @@ def test_a_store_that_fails_leaves_the_others_to_be_done(
     app = AppProcess(prepared.folder, configuration)
     many_old_threads(sql, 3)
     sql.execute("REVOKE DELETE ON app.webhooks FROM agent_app")
-    process = app.command("retention", "run", "--json")
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    report = json.loads(out)
+    done = app.complete("retention", "run", "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
     assert "permission denied" in report["failed"]["webhooks"]
     assert report["deleted"]["usage"] == 0

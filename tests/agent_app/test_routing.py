@@ -528,17 +528,15 @@ def test_a_route_that_is_wrong_is_refused_with_its_key(
     prepared: AppProcess, configuration, policy, change: dict[str, Any], words: str
 ) -> None:
     configuration["routes"] = {"demo": {**policy, **change}}
-    process = AppProcess(prepared.folder, configuration).command("check")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert words in err
+    done = AppProcess(prepared.folder, configuration).complete("check")
+    assert done.returncode == 2
+    assert words in done.stderr
 
 
 def test_a_missing_cloud_key_is_named_at_the_start(
     prepared: AppProcess, configuration, policy
 ) -> None:
     configuration["routes"] = {"demo": policy}
-    process = AppProcess(prepared.folder, configuration).command("serve", "--port", "1")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert re.search(r"cloud_far_key.*missing", err)
+    done = AppProcess(prepared.folder, configuration).complete("serve", "--port", "1")
+    assert done.returncode == 2
+    assert re.search(r"cloud_far_key.*missing", done.stderr)

@@ -242,7 +242,6 @@ async def test_an_answer_that_redis_let_go_is_a_miss(
 
 def test_the_semantic_cache_wants_embeddings(prepared: AppProcess, configuration) -> None:
     del configuration["embeddings"]
-    process = AppProcess(prepared.folder, configuration).command("check")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "cache.semantic needs embeddings" in err
+    done = AppProcess(prepared.folder, configuration).complete("check")
+    assert done.returncode == 2
+    assert "cache.semantic needs embeddings" in done.stderr
