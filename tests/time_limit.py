@@ -28,6 +28,7 @@ class TimeLimit:
         self._end = end
         self._is_vital = is_vital
         self._longest = LEAST_SECONDS
+        self._left: list[str] = []
 
     @classmethod
     def of_environment(cls, is_vital: Callable[[pytest.Item], bool]) -> "TimeLimit":
@@ -38,8 +39,16 @@ class TimeLimit:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip a test that may take as long as the longest did."""
         if time.time() + self._longest > self._end and not self._is_vital(item):
+            self._left.append(item.nodeid)
             pytest.skip("no time is left for it on this machine")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember how long the longest phase of a test was."""
         self._longest = max(self._longest, report.duration)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name what was not begun: pytest folds skipped tests of one reason into a number."""
+        if self._left:
+            terminalreporter.section("not begun, for want of time")
+            for name in self._left:
+                terminalreporter.write_line(name)

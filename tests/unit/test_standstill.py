@@ -38,8 +38,9 @@ def test_what_was_paused_is_run_once_more(tmp_path: Path) -> None:
     (tmp_path / "test_paused.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-rR", str(tmp_path)],
-        cwd=tmp_path, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-m", "pytest", "-p", "pytest_rerunfailures", "-rR", str(tmp_path)],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )  # fmt: skip
     try:
         while not (tmp_path / "begun").exists():
