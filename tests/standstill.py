@@ -11,8 +11,9 @@ import time
 import pytest
 
 TICK_SECONDS = 0.5
-STANDSTILL_SECONDS = 10.0
-"""Far beyond what a busy machine withholds from a thread that only sleeps."""
+STANDSTILL_SECONDS = 2.0
+"""Beyond what a busy machine withholds from a thread that only sleeps, and about what
+the shortest leases and timeouts of the tests last."""
 
 
 class Standstill:

@@ -93,8 +93,8 @@ class Load:
         assert not [end for end in ends if not isinstance(end, asyncio.CancelledError)]
 
     async def _stream(self, app: AppProcess, name: str, key: str, n: int, most: int) -> None:
-        timeout = httpx2.Timeout(120)
-        async with httpx2.AsyncClient(trust_env=False, timeout=timeout) as client:
+        # Two hundred that load certificates would keep a slow machine busy for seconds.
+        async with httpx2.AsyncClient(trust_env=False, verify=False, timeout=120) as client:
             while True:
                 await self._ask(client, app, name, key, n, random.randint(most // 2, most))
 
@@ -131,12 +131,17 @@ class Load:
         assert heard == expected
         self.answers[name, n] += 1
 
-    async def settle(self, name: str) -> None:
-        """Wait until each of a name's streams was answered, and count anew from there."""
-        count = sum(stream.get_name() == name for stream in self.streams)
-        async with asyncio.timeout(120):
-            while sum(key == name for key, _ in self.answers) < count:
+    async def answered(self, *names: str) -> None:
+        """Wait until each stream of these keys had an answer."""
+        count = sum(stream.get_name() in names for stream in self.streams)
+        async with asyncio.timeout(180):
+            while sum(key in names for key, _ in self.answers) < count:
+                assert not [stream for stream in self.streams if stream.done()]
                 await asyncio.sleep(0.1)
+
+    async def settle(self, *names: str) -> None:
+        """Wait until all streams of these keys are at work, and count tokens from there."""
+        await self.answered(*names)
         self.tokens.clear()
 
     async def hear(self, tokens: int) -> Counter[str]:
@@ -179,8 +184,7 @@ async def test_200_streams_of_3_keys_get_equal_shares_though_one_key_has_140_of_
     load.open("greedy", keys["greedy"], 140, answer_tokens=40)
     load.open("b", keys["b"], 30, answer_tokens=20)
     load.open("c", keys["c"], 30, answer_tokens=30)
-    await asyncio.sleep(6)
-    load.tokens.clear()
+    await load.settle("b", "c")
     began = time.monotonic()
     memory, running, waiting = [], [], []
     for _ in range(10):
@@ -189,12 +193,13 @@ async def test_200_streams_of_3_keys_get_equal_shares_though_one_key_has_140_of_
         running.append(await engine_gauge(engine_url, "num_requests_running"))
         waiting.append(await engine_gauge(engine_url, "num_requests_waiting"))
         assert not [stream for stream in load.streams if stream.done()]
-    seconds, tokens, answers = time.monotonic() - began, Counter(load.tokens), len(load.answers)
+    seconds, tokens = time.monotonic() - began, Counter(load.tokens)
+    await load.answered(*keys)
     total, longest = sum(load.answers.values()), dict(load.longest_wait)
     await load.close()
     print(
         f"\ntokens in {seconds:.0f} s: {dict(tokens)}, largest to smallest {spread(tokens):.3f}"
-        f"\nanswers {total}, all as asked; {answers} of 200 streams had one or more"
+        f"\nanswers {total}, all as asked; each of the 200 streams had one or more"
         f"\nlongest waits for a first token: { {k: round(v, 1) for k, v in longest.items()} } s"
         f"\nthe engine ran {min(running):.0f} to {max(running):.0f} of {PLACES} at a time; "
         f"waiting within it: {max(waiting):.0f}"
@@ -202,7 +207,6 @@ async def test_200_streams_of_3_keys_get_equal_shares_though_one_key_has_140_of_
         f"{[tuple(round(one) for one in sample) for sample in memory]}"
     )
     assert spread(tokens) <= 1.2
-    assert answers == 200
     assert max(waiting) == 0
     assert max(running) <= PLACES
     for early, late in zip(memory[2], memory[-1], strict=True):
