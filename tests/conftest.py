@@ -56,8 +56,8 @@ def weight(item: pytest.Item) -> tuple[int, bool, int]:
 
 def is_vital(item: pytest.Item) -> bool:
     """Whether it is run however slow the machine is: all but the labs, and one host's site.yml."""
-    folder, large, place = weight(item)
-    return FOLDERS[folder] != "lab" or (not large and LAB_FIRST[place:][:1] == ("test_site",))
+    folder, large, _ = weight(item)
+    return FOLDERS[folder] != "lab" or (item.path.stem == "test_site" and not large)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 VARIABLE = "RACKHAND_TESTS_END"
 LEAST_SECONDS = 600.0
-"""What is kept free at the end for one test, with what its fixtures boot, and for tidying up."""
+"""What is kept free at the end for one test, with what its fixtures boot."""
 
 
 class TimeLimit:
