@@ -1,12 +1,14 @@
 """The jobs as workers see them: claimed fairly, leased, ended, put back.
 
 Whose turn it is. Start-time fair queuing on tokens: a key's jobs carry the tokens it was served so
-far, and the key that was served least is next. The clock of it is the tag of the last start, and
-nobody is counted as served less than that, so a key that comes back after an idle day has no
-credit from it, and one that was greedy pays no longer than others wait. Round-robin by starts would
-be simpler, but lets a key with jobs a hundred times as long have a hundred times as much.
+far, and the key that was served least is next. The clock of it is the highest tag of a start. A key
+with no jobs is forgotten once it was served less than that, and begins there when it comes back: it
+has no credit from an idle day, and one that was greedy pays no longer than others wait. Round-robin
+by starts would be simpler, but lets a key with jobs a hundred times as long have a hundred times as
+much.
 A start costs something at once (`START_TOKENS`), put right when its tokens are known; else several
-starts in a row would all go to the same key.
+starts in a row would all go to the same key. Until then others may pass it, so a key with jobs
+keeps what it was served, also behind the clock, and makes up for the turns it missed.
 
 Claims are made one at a time, under an advisory lock: the order is then exact, and so is the bound
 of running jobs per key, which no lock on rows could hold. A claim takes about 2 ms.
@@ -41,6 +43,12 @@ SELECT set_config('idle_in_transaction_session_timeout', '{CLAIM_SECONDS}s', tru
 _CLAIM = """
 WITH clock AS (
     SELECT coalesce(max(tag), 0) AS tag FROM app.job_shares
+), idle AS (
+    DELETE FROM app.job_shares AS share USING clock
+    WHERE share.served < clock.tag AND NOT EXISTS (
+        SELECT FROM app.jobs
+        WHERE jobs.key_id = share.key_id AND status IN ('queued', 'waiting', 'running')
+    )
 ), due AS (
     SELECT id, key_id, number FROM app.jobs AS job
     WHERE status IN ('queued', 'waiting') AND next_at <= clock_timestamp()
@@ -50,7 +58,7 @@ WITH clock AS (
                 AND other.status IN ('queued', 'waiting', 'running')
         )
 ), turn AS (
-    SELECT key_id, greatest(coalesce(share.served, 0), clock.tag) AS tag
+    SELECT key_id, coalesce(share.served, clock.tag) AS tag
     FROM clock, (SELECT DISTINCT key_id FROM due) AS waiting
     LEFT JOIN app.job_shares AS share USING (key_id)
     WHERE (

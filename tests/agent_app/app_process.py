@@ -30,6 +30,18 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["agent_app.api.server", "agent_app.cli"])
 
 
+_forked: list[BaseProcess] = []
+
+
+def kill_what_is_left() -> None:
+    """Kill what a test began and left behind; beside the next test's apps it would serve too."""
+    for process in _forked:
+        if process.is_alive():
+            process.kill()
+            process.join(10)
+    _forked.clear()
+
+
 def _be_the_app(
     arguments: list[str], environment: dict[str, str], out: str, err: str, folder: str
 ) -> None:
@@ -126,6 +138,7 @@ class AppProcess:
             args=(arguments, self.environment, str(out), str(err), str(self.folder)),
         )
         process.start()
+        _forked.append(process)
         return process
 
     async def start(self) -> None:

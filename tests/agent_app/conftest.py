@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from app_process import AppProcess
+from app_process import AppProcess, kill_what_is_left
 from data_servers import Postgres, RedisServer
 from scripted_engine import ScriptedEngine
 
@@ -35,6 +35,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    yield
+    kill_what_is_left()
 
 
 @pytest.fixture
@@ -83,6 +89,7 @@ def configuration(
     postgres: Postgres, database: str, redis_server: RedisServer, engine: ScriptedEngine
 ) -> dict[str, Any]:
     """What a test may change before `app` starts."""
+    redis_server.empty()
     return {
         "database": {"host": "127.0.0.1", "port": postgres.port, "name": database},
         "redis": {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 
 from tests.ports import free_port
 
@@ -144,6 +145,11 @@ class RedisServer:
     def _listens(self) -> bool:
         with socket.socket() as sock:
             return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def empty(self) -> None:
+        """Forget all keys: those of the tests before, whose apps may have died with leases."""
+        with redis.Redis(port=self.port, password=PASSWORD) as client:
+            client.flushall()
 
     def stop(self) -> None:
         assert self._process is not None

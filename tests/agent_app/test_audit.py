@@ -63,6 +63,7 @@ async def test_runs_tools_refusals_keys_and_deletions_are_chained(
     app.run("keys", "rotate", "small")
     app.run("keys", "revoke", "small")
     await sealed(app, "key.revoke")
+    await sealed(app, "audit.export")  # of the waiting itself
     found = {entry["kind"]: entry for entry in entries_of(app)}
     assert set(found) >= {
         "database.migrate", "key.create", "tool.call", "run.end", "run.refuse", "thread.delete",
