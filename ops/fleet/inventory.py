@@ -60,9 +60,13 @@ def rendered_variables(inventory: Path) -> dict[str, dict[str, Any]]:
 
     loader = open_vault()
     from ansible.inventory.manager import InventoryManager  # 0.4 s of import
+    from ansible.plugins.vars import host_group_vars
     from ansible.template import Templar
     from ansible.vars.manager import VariableManager
 
+    # Else Ansible takes it that folders have the files it found in them when it first looked.
+    for found in (host_group_vars.CANONICAL_PATHS, host_group_vars.FOUND, host_group_vars.NAK):
+        found.clear()
     manager = InventoryManager(loader=loader, sources=[str(inventory)])
     known = VariableManager(loader=loader, inventory=manager)
     rendered = {}

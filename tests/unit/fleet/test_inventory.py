@@ -36,6 +36,18 @@ def test_templates_in_an_inventory_are_resolved(inventory: Path) -> None:
     assert load(inventory).domain == "staging.example.com"
 
 
+def test_files_that_come_and_go_are_seen_by_a_process_that_looked_before(inventory: Path) -> None:
+    before = load(inventory).domain
+    variables = inventory.parent / "group_vars"
+    variables.mkdir()
+    (variables / "edge.yml").write_text("domain: edge.example.com\n")
+    assert load(inventory).domain == "edge.example.com"
+    (variables / "edge.yml").unlink()
+    (variables / "gpu.yml").write_text("ansible_user: gpu\n")
+    after = load(inventory)
+    assert (after.domain, after.host("two").user) == (before, "gpu")
+
+
 def test_a_host_carries_its_connection_and_groups(inventory: Path) -> None:
     host = load(inventory).host("one")
     assert (host.address, host.port, host.user, host.become) == ("10.0.0.1", 2222, "admin", True)
